@@ -1,0 +1,56 @@
+// Timer is a one-shot timer of an EventLoop, embedded in the object that it times.
+//
+//   Timer idle_timer_{loop, &OnIdle, this};
+//   idle_timer_.Start(absl::Seconds(100));   // again and again: pushing back is a store
+//
+// A timer never runs before its deadline on the steady clock, and at most one grain of the wait
+// after it (1 ms where the kernel's timeout is in milliseconds) plus what handlers take (EO2).
+// Within a turn due timers run in the order of (deadline, request), a repeated request counting as
+// a new one (E38). A timer that a timer handler starts waits for the next turn, even with a zero
+// delay (E39); it is not pending any more while its own handler runs (E42).
+//
+// Cost: Start() on a pending timer and Cancel() make no system call and no allocation.
+// Thread, fork: as its loop. Ownership: neither moves nor copies; destroying it cancels it.
+
+#ifndef POSTHOUSE_EVENT_TIMER_H_
+#define POSTHOUSE_EVENT_TIMER_H_
+
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "posthouse/event/event.h"
+
+namespace posthouse {
+
+class EventLoop;
+class TimerQueue;
+
+class Timer {
+ public:
+  // `handler` is called with kEventTime and `context`.
+  Timer(EventLoop* loop, EventHandler handler, void* context);
+  ~Timer();
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+  // Requests a call after `delay`, instead of an earlier request if there is one. Any delay up to
+  // absl::InfiniteDuration() is legal; beyond 292 years it saturates.
+  // REQUIRES: delay >= 0 (E36).
+  void Start(absl::Duration delay);
+
+  // Returns whether the timer was pending. Harmless when it was not.
+  bool Cancel();
+
+  bool pending() const;
+  // What is left until the deadline by a fresh reading of the clock, never negative (EO24); zero
+  // when not pending.
+  absl::Duration TimeLeft() const;
+
+ private:
+  friend class TimerQueue;
+  // Laid out by timer.cc and timer_queue.cc.
+};
+
+}  // namespace posthouse
+
+#endif  // POSTHOUSE_EVENT_TIMER_H_

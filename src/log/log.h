@@ -1,0 +1,113 @@
+// Log is where a process tells what happened: severity, text, and sinks that never block.
+//
+//   Log log("posthouse/echo");
+//   log.AddSink(NewSyslogSink(...));
+//   log.Warning("accept on listen socket 6: Too many open files");
+//
+// Records reach every sink as one line: control and non-ASCII-printable bytes from outside are
+// replaced by '?', and what is longer than kMaxRecord is cut. A sink that cannot take a record now
+// keeps a bounded number and then drops and counts; the count is told when it recovers (F123).
+// Limited() is for conditions that may repeat: one line per interval and condition, then a summary
+// with the number that was left out (F124).
+//
+// The names of severities in lines are the original's: none for information, then "warning",
+// "error", "fatal", "panic" (D91).
+//
+// Thread: one. Fork: both processes may go on; the process number in records is read anew by
+// AfterFork(). Ownership: a Log owns its sinks. Errors: none come out of logging.
+
+#ifndef POSTHOUSE_LOG_LOG_H_
+#define POSTHOUSE_LOG_LOG_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace posthouse {
+
+enum class LogSeverity { kInfo, kWarning, kError, kFatal, kPanic };
+
+// "" for kInfo, else "warning", "error", "fatal", "panic".
+absl::string_view LogSeverityWord(LogSeverity severity);
+
+// A record as a sink sees it; the views live for the call.
+struct LogRecord {
+  LogSeverity severity = LogSeverity::kInfo;
+  absl::string_view tag;   // "postfix/smtpd"
+  int pid = 0;
+  absl::string_view text;  // neutralised, without a newline
+};
+
+// Takes records without ever blocking.
+class LogSink {
+ public:
+  virtual ~LogSink() = default;
+  virtual void Write(const LogRecord& record) = 0;
+  // Tries again to deliver what Write() had to keep.
+  virtual void Flush() {}
+  // Records dropped since the sink was made.
+  virtual int64_t dropped() const { return 0; }
+};
+
+class Log {
+ public:
+  static constexpr size_t kMaxRecord = 2000;
+
+  explicit Log(std::string tag);
+  ~Log();
+  Log(const Log&) = delete;
+  Log& operator=(const Log&) = delete;
+
+  void AddSink(std::unique_ptr<LogSink> sink);
+  void RemoveSinks();
+  bool has_sinks() const { return !sinks_.empty(); }
+  void set_tag(std::string tag);
+  const std::string& tag() const { return tag_; }
+
+  // 0 is quiet; each `-v` adds one. Verbose lines are information for people who follow the state.
+  void set_verbosity(int verbosity) { verbosity_ = verbosity; }
+  int verbosity() const { return verbosity_; }
+
+  void Info(absl::string_view text) { Write(LogSeverity::kInfo, text); }
+  void Warning(absl::string_view text) { Write(LogSeverity::kWarning, text); }
+  void Error(absl::string_view text) { Write(LogSeverity::kError, text); }
+  void Write(LogSeverity severity, absl::string_view text);
+
+  // Logged only with verbosity > 0; the arguments are joined like absl::StrCat's, and only then.
+  template <typename... Args>
+  void Verbose(const Args&... args) {
+    if (verbosity_ > 0) Write(LogSeverity::kInfo, absl::StrCat(args...));
+  }
+
+  // As Write(), but at most one line per `interval` for the same `condition` (a constant text);
+  // the next line that is let through says how many were left out. Returns whether it was written.
+  bool Limited(LogSeverity severity, absl::string_view condition, absl::Duration interval,
+               absl::string_view text);
+
+  // Delivers what sinks have kept, as far as they take it.
+  void Flush();
+  // In the child, before it logs.
+  void AfterFork();
+
+ private:
+  struct LimitState {
+    int64_t until_ns = 0;
+    int64_t suppressed = 0;
+  };
+
+  std::string tag_;
+  int pid_;
+  int verbosity_ = 0;
+  std::vector<std::unique_ptr<LogSink>> sinks_;
+  absl::flat_hash_map<std::string, LimitState> limits_;
+};
+
+}  // namespace posthouse
+
+#endif  // POSTHOUSE_LOG_LOG_H_

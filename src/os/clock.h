@@ -1,0 +1,35 @@
+// The clocks of the library, read through the seam.
+//
+// SteadyNanos() drives timers, limits and deadlines: it never steps. WallSeconds() is for people
+// and other programs: log lines, files, the compatibility interface's event_time().
+//
+// Thread: any. Errors: none; a system without CLOCK_MONOTONIC cannot run posthouse.
+
+#ifndef POSTHOUSE_OS_CLOCK_H_
+#define POSTHOUSE_OS_CLOCK_H_
+
+#include <cstdint>
+
+#include "posthouse/os/os.h"
+
+namespace posthouse::os {
+
+// Nanoseconds since an arbitrary fixed moment.
+inline int64_t SteadyNanos() {
+  timespec now = {};
+  ClockGettime(CLOCK_MONOTONIC, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
+// Nanoseconds since the Unix epoch.
+inline int64_t WallNanos() {
+  timespec now = {};
+  ClockGettime(CLOCK_REALTIME, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
+inline int64_t WallSeconds() { return WallNanos() / 1000000000; }
+
+}  // namespace posthouse::os
+
+#endif  // POSTHOUSE_OS_CLOCK_H_

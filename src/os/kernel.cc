@@ -1,0 +1,23 @@
+// The answerer of production: every call of the seam is the C library's.
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/signalfd.h>
+#endif
+
+#include "posthouse/os/os.h"
+
+namespace posthouse::os {
+
+#define POSTHOUSE_OS_CALL(result, Name, native, parameters, arguments) \
+  result Name parameters { return ::native arguments; }
+#include "posthouse/os/calls.inc"
+#undef POSTHOUSE_OS_CALL
+
+}  // namespace posthouse::os
