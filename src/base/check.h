@@ -31,11 +31,11 @@ PanicReporter SetPanicReporter(PanicReporter reporter);
 
 // `sentence` is a const char* that says which rule was broken, in words a user of the interface
 // understands; it is evaluated only on failure.
-#define POSTHOUSE_CHECK(condition, sentence)                    \
-  do {                                                          \
-    if (ABSL_PREDICT_FALSE(!(condition))) {                     \
-      ::posthouse::Panic(__FILE__, __LINE__, sentence);         \
-    }                                                           \
+#define POSTHOUSE_CHECK(condition, sentence)            \
+  do {                                                  \
+    if (ABSL_PREDICT_FALSE(!(condition))) {             \
+      ::posthouse::Panic(__FILE__, __LINE__, sentence); \
+    }                                                   \
   } while (false)
 
 #endif  // POSTHOUSE_BASE_CHECK_H_

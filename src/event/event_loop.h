@@ -2,8 +2,8 @@
 // arrives.
 //
 //   absl::StatusOr<std::unique_ptr<EventLoop>> loop = EventLoop::Create({});
-//   absl::StatusOr<FdWatch> watch = (*loop)->Watch(fd, {.on_readable = &OnRequest, .context = this});
-//   while (!done) {
+//   absl::StatusOr<FdWatch> watch = (*loop)->Watch(fd, {.on_readable = &OnRequest, .context =
+//   this}); while (!done) {
 //     if (absl::Status status = (*loop)->RunOnce(absl::InfiniteDuration()); !status.ok()) ...
 //   }
 //
@@ -76,14 +76,14 @@ struct EventLoopCounters {
   int64_t interrupted_waits = 0;  // ended by a signal
   int64_t deliveries = 0;         // descriptor handlers called
   int64_t timers_run = 0;
-  int64_t stale_events = 0;       // dropped: the watch was gone, or another one (EO6, EO7)
-  int64_t unexpected_events = 0;  // dropped: a number we never watched (EO26)
-  int64_t interest_changes = 0;   // system calls that changed the kernel's set
-  int64_t repaired_changes = 0;   // EEXIST, ENOENT, EBADF answered by repairing (EO14)
-  int64_t rebuilds = 0;           // kernel sets made anew (fork, ghosts, a failed wait)
-  int64_t longest_handler_ns = 0; // 0 unless MeasureHandlers(true)
-  int64_t watches = 0;            // gauge
-  int64_t timers_pending = 0;     // gauge
+  int64_t stale_events = 0;        // dropped: the watch was gone, or another one (EO6, EO7)
+  int64_t unexpected_events = 0;   // dropped: a number we never watched (EO26)
+  int64_t interest_changes = 0;    // system calls that changed the kernel's set
+  int64_t repaired_changes = 0;    // EEXIST, ENOENT, EBADF answered by repairing (EO14)
+  int64_t rebuilds = 0;            // kernel sets made anew (fork, ghosts, a failed wait)
+  int64_t longest_handler_ns = 0;  // 0 unless MeasureHandlers(true)
+  int64_t watches = 0;             // gauge
+  int64_t timers_pending = 0;      // gauge
 };
 
 class EventLoop {

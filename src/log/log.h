@@ -39,7 +39,7 @@ absl::string_view LogSeverityWord(LogSeverity severity);
 // A record as a sink sees it; the views live for the call.
 struct LogRecord {
   LogSeverity severity = LogSeverity::kInfo;
-  absl::string_view tag;   // "postfix/smtpd"
+  absl::string_view tag;  // "postfix/smtpd"
   int pid = 0;
   absl::string_view text;  // neutralised, without a newline
 };

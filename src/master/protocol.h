@@ -98,8 +98,8 @@ class WorkerStatus {
   uint32_t generation_;
   absl::Duration patience_;
   absl::optional<Availability> owed_;
-  StatusMessageBytes cut_{};   // a message of which only a part went out
-  size_t cut_bytes_ = 0;       // how much of it is still to be sent, 0: none
+  StatusMessageBytes cut_{};  // a message of which only a part went out
+  size_t cut_bytes_ = 0;      // how much of it is still to be sent, 0: none
 };
 
 // Flow control tokens: bytes in a pipe that the master shares among all workers (P46 to P50).
@@ -123,16 +123,16 @@ class FlowTokens {
 // How a worker is told what it is: the arguments of P9 in the order a master gives them. Used by
 // masters and by tests that stand in for one; a worker parses its command line itself.
 struct WorkerArguments {
-  std::string command;       // argv[0], without a directory (P8)
-  std::string service_name;  // -n, given when it differs from the command's last component
-  int process_limit = 1;     // 1: -l, 0: -z
-  std::string transport;     // -t: inet, unix, pass
-  bool detached = true;      // false: -d
-  bool verbose = false;      // -v
-  bool unprivileged = false; // -u
-  bool chroot = false;       // -c
+  std::string command;          // argv[0], without a directory (P8)
+  std::string service_name;     // -n, given when it differs from the command's last component
+  int process_limit = 1;        // 1: -l, 0: -z
+  std::string transport;        // -t: inet, unix, pass
+  bool detached = true;         // false: -d
+  bool verbose = false;         // -v
+  bool unprivileged = false;    // -u
+  bool chroot = false;          // -c
   absl::optional<bool> stress;  // -o stress=yes or -o stress=
-  int listen_sockets = 1;    // -s, given when more than one
+  int listen_sockets = 1;       // -s, given when more than one
   std::vector<std::string> configured;  // the operator's own, last, so that they override
 };
 std::vector<std::string> BuildWorkerArguments(const WorkerArguments& arguments);
