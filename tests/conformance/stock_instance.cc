@@ -1,0 +1,380 @@
+#include "tests/conformance/stock_instance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <sstream>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "tests/conformance/connection.h"
+#include "tests/conformance/wait.h"
+
+namespace posthouse::conformance {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kStockDaemons[] = "/usr/lib/postfix/sbin";
+constexpr char kPostfixCommand[] = "/usr/sbin/postfix";
+constexpr absl::Duration kCommandBound = absl::Seconds(60);
+
+// What the guard does once its standard input ends: the instance's processes are found as the test
+// finds them, by their MAIL_CONFIG.
+constexpr char kGuardScript[] =
+    "trap '' INT TERM HUP\n"
+    "read -r line\n"
+    "for attempt in 1 2 3; do\n"
+    "  for file in /proc/[0-9]*/environ; do\n"
+    "    if grep -qzxF \"MAIL_CONFIG=$1/etc\" \"$file\" 2>/dev/null; then\n"
+    "      pid=${file#/proc/}; kill -9 \"${pid%/environ}\"\n"
+    "    fi\n"
+    "  done\n"
+    "done 2>/dev/null\n"
+    "rm -rf \"$1\"\n";
+
+// name type private unpriv chroot wakeup maxproc command: a mail system that delivers locally.
+constexpr const char* kServices[] = {
+    "pickup unix n - n 60 1 pickup",
+    "cleanup unix n - n - 0 cleanup",
+    "qmgr unix n - n 300 1 qmgr",
+    "rewrite unix - - n - - trivial-rewrite",
+    "bounce unix - - n - 0 bounce",
+    "defer unix - - n - 0 bounce",
+    "trace unix - - n - 0 bounce",
+    "verify unix - - n - 1 verify",
+    "flush unix n - n 1000? 0 flush",
+    "proxymap unix - - n - - proxymap",
+    "proxywrite unix - - n - 1 proxymap",
+    "showq unix n - n - - showq",
+    "error unix - - n - - error",
+    "retry unix - - n - - error",
+    "discard unix - - n - - discard",
+    "virtual unix - n n - - virtual",
+    "anvil unix - - n - 1 anvil",
+    "scache unix - - n - 1 scache",
+    "postlog unix-dgram n - n - 1 postlogd",
+};
+
+void WriteFile(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::trunc) << text;
+}
+
+// A file that changed within the last two seconds delays every reader (C8).
+void MakeOld(const std::string& path) {
+  timespec times[2] = {};
+  clock_gettime(CLOCK_REALTIME, &times[0]);
+  times[0].tv_sec -= 3600;
+  times[1] = times[0];
+  utimensat(AT_FDCWD, path.c_str(), times, 0);
+}
+
+int CountFiles(const std::string& directory) {
+  int count = 0;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(directory, error), end; !error && entry != end;
+       entry.increment(error)) {
+    std::error_code ignored;
+    if (entry->is_regular_file(ignored)) ++count;
+  }
+  return count;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StockInstance>> StockInstance::Create() {
+  if (geteuid() != 0) return absl::UnavailableError("a private Postfix needs root");
+  if (access(kPostfixCommand, X_OK) != 0 || access(kStockDaemons, X_OK) != 0) {
+    return absl::UnavailableError("Postfix is not installed");
+  }
+  BecomeSubreaper();
+  std::unique_ptr<StockInstance> instance(new StockInstance);
+  if (absl::Status status = instance->Prepare(); !status.ok()) return status;
+  return instance;
+}
+
+absl::Status StockInstance::Prepare() {
+  char scratch[] = "/tmp/posthouse.XXXXXX";  // Short: socket paths end at 107 bytes.
+  if (mkdtemp(scratch) == nullptr) return absl::ErrnoToStatus(errno, "mkdtemp");
+  directory_ = scratch;
+  if (absl::Status status = StartGuard(); !status.ok()) return status;
+  chmod(scratch, 0755);
+  const passwd* owner = getpwnam(kMailOwner);
+  if (owner == nullptr) return absl::UnavailableError("no account postfix");
+  const uid_t owner_id = owner->pw_uid;
+  const passwd* box = getpwnam("nobody");
+  if (box == nullptr) return absl::UnavailableError("no account nobody");
+  for (const char* name : {"etc", "sbin", "spool", "data", "log", "mail", "mail/box"}) {
+    mkdir(absl::StrCat(directory_, "/", name).c_str(), 0755);
+  }
+  const std::string data = data_directory();
+  if (chown(data.c_str(), owner_id, static_cast<gid_t>(-1)) != 0 ||
+      chown((directory_ + "/mail/box").c_str(), box->pw_uid, box->pw_gid) != 0) {
+    return absl::ErrnoToStatus(errno, "chown");
+  }
+  chmod(data.c_str(), 0700);
+  for (const fs::directory_entry& entry : fs::directory_iterator(kStockDaemons)) {
+    absl::Status status = AddProgram(entry.path().filename(), entry.path());
+    if (!status.ok()) return status;
+  }
+
+  smtp_port_ = FreePort();
+  parameters_ = {
+      {"compatibility_level", "3.6"},
+      {"queue_directory", queue_directory()},
+      {"data_directory", data},
+      {"daemon_directory", directory_ + "/sbin"},
+      {"mail_owner", kMailOwner},
+      {"maillog_file_prefixes", directory_},
+      {"maillog_file", directory_ + "/log/maillog"},
+      {"myhostname", "instance.example.test"},
+      {"mydestination", ""},
+      {"inet_interfaces", "loopback-only"},
+      {"inet_protocols", "ipv4"},
+      {"mynetworks", "127.0.0.0/8"},
+      {"smtpd_peername_lookup", "no"},
+      {"smtp_dns_support_level", "disabled"},
+      {"smtputf8_enable", "no"},
+      {"alias_maps", ""},
+      {"alias_database", ""},
+      {"local_recipient_maps", ""},
+      {"notify_classes", ""},
+      // Nothing leaves the machine.
+      {"default_transport", "error:this instance delivers to its own box only"},
+      {"relay_transport", "error:this instance delivers to its own box only"},
+      {"virtual_mailbox_domains", "box.example.test"},
+      {"virtual_mailbox_base", directory_ + "/mail"},
+      {"virtual_mailbox_maps", "static:box/"},
+      {"virtual_uid_maps", absl::StrCat("static:", box->pw_uid)},
+      {"virtual_gid_maps", absl::StrCat("static:", box->pw_gid)},
+      {"smtpd_relay_restrictions", "permit_mynetworks, reject"},
+  };
+  for (const char* service : kServices) SetService(service);
+  SetService(absl::StrCat("127.0.0.1:", smtp_port_, " inet n - n - - smtpd"));
+  WriteMainCf();
+  return absl::OkStatus();
+}
+
+absl::Status StockInstance::StartGuard() {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe2");
+  UniqueFd input(ends[0]);
+  guard_input_.Reset(ends[1]);
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_adddup2(&files, input.get(), 0);
+  posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_adddup2(&files, 1, 2);
+  // A session of its own: what ends the test program by its process group spares the guard.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+  char shell[] = "/bin/sh", command[] = "-c", name[] = "instance-guard";
+  std::string script = kGuardScript;
+  char* arguments[] = {shell, command, script.data(), name, directory_.data(), nullptr};
+  char path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+  char* environment[] = {path, nullptr};
+  const int failed = posix_spawn(&guard_, shell, &files, &attributes, arguments, environment);
+  posix_spawn_file_actions_destroy(&files);
+  posix_spawnattr_destroy(&attributes);
+  if (failed != 0) return absl::ErrnoToStatus(failed, "posix_spawn of the guard");
+  return absl::OkStatus();
+}
+
+StockInstance::~StockInstance() {
+  if (MasterPid() > 0) Stop().IgnoreError();  // What is left is killed below.
+  for (pid_t pid : Processes()) kill(pid, SIGKILL);
+  AllGone(absl::Seconds(20));
+  if (guard_ > 0) {
+    kill(guard_, SIGKILL);
+    waitpid(guard_, nullptr, 0);
+  }
+  std::error_code ignored;
+  if (!directory_.empty()) fs::remove_all(directory_, ignored);
+}
+
+std::string StockInstance::private_socket(absl::string_view service) const {
+  return absl::StrCat(queue_directory(), "/private/", service);
+}
+
+absl::Status StockInstance::AddProgram(const std::string& name, const std::string& path) {
+  const std::string target = absl::StrCat(directory_, "/sbin/", name);
+  std::error_code error;
+  fs::remove(target, error);  // A running program cannot be overwritten.
+  if (!fs::copy_file(path, target, error)) {
+    return absl::InternalError(absl::StrCat("copy of ", path, ": ", error.message()));
+  }
+  if (chmod(target.c_str(), 0755) != 0) return absl::ErrnoToStatus(errno, "chmod " + target);
+  return absl::OkStatus();
+}
+
+void StockInstance::SetParameter(const std::string& name, const std::string& value) {
+  parameters_[name] = value;
+  WriteMainCf();
+}
+
+void StockInstance::UnsetParameter(const std::string& name) {
+  parameters_.erase(name);
+  WriteMainCf();
+}
+
+void StockInstance::SetService(const std::string& line) {
+  const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipWhitespace());
+  services_[{words.at(0), words.at(1)}] = line;
+  WriteMasterCf();
+}
+
+void StockInstance::RemoveService(absl::string_view name, absl::string_view type) {
+  services_.erase({std::string(name), std::string(type)});
+  WriteMasterCf();
+}
+
+void StockInstance::WriteMainCf() const {
+  std::string text;
+  for (const auto& [name, value] : parameters_) absl::StrAppend(&text, name, " = ", value, "\n");
+  const std::string path = config_directory() + "/main.cf";
+  WriteFile(path, text);
+  MakeOld(path);
+}
+
+void StockInstance::WriteMasterCf() const {
+  std::string text;
+  for (const auto& [key, line] : services_) absl::StrAppend(&text, line, "\n");
+  WriteFile(config_directory() + "/master.cf", text);
+}
+
+absl::Status StockInstance::Postfix(const std::string& command) {
+  const std::string output = directory_ + "/log/command";
+  const int status =
+      RunCommand({kPostfixCommand, "-c", config_directory(), command}, output, kCommandBound);
+  if (status == 0) return absl::OkStatus();
+  std::stringstream said;
+  said << std::ifstream(output).rdbuf();
+  return absl::InternalError(
+      absl::StrCat("postfix ", command, ": status ", status, "\n", said.str(), Log()));
+}
+
+absl::Status StockInstance::Start() {
+  if (absl::Status status = Postfix("start"); !status.ok()) return status;
+  if (!Eventually(kCommandBound, [&] { return Connection::Tcp(smtp_port_).ok(); })) {
+    return absl::DeadlineExceededError("smtpd does not listen\n" + Log());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StockInstance::Reload() {
+  const size_t mark = LogMark();
+  if (absl::Status status = Postfix("reload"); !status.ok()) return status;
+  return WaitForLog("master\\[[0-9]+\\]: reload -- version", kCommandBound, mark).status();
+}
+
+absl::Status StockInstance::Stop() {
+  if (absl::Status status = Postfix("stop"); !status.ok()) return status;
+  if (!AllGone(kCommandBound)) return absl::DeadlineExceededError("processes are left after stop");
+  return absl::OkStatus();
+}
+
+bool StockInstance::AllGone(absl::Duration bound) const {
+  const bool gone = Eventually(bound, [&] { return Processes().empty(); });
+  // Orphans came to us when the master ended; their environment does not tell any more.
+  for (pid_t pid : Children()) {
+    if (pid != guard_) Reap(pid);
+  }
+  return gone;
+}
+
+pid_t StockInstance::MasterPid() const {
+  std::ifstream file(queue_directory() + "/pid/master.pid");
+  pid_t pid = 0;
+  if (!(file >> pid)) return 0;
+  return EnvironmentVariable(pid, "MAIL_CONFIG") == config_directory() ? pid : 0;
+}
+
+std::string StockInstance::Log() const {
+  std::stringstream text;
+  text << std::ifstream(directory_ + "/log/maillog").rdbuf();
+  return text.str();
+}
+
+size_t StockInstance::LogMark() const { return Log().size(); }
+
+std::vector<std::string> StockInstance::LogLines(const std::string& pattern, size_t mark) const {
+  const std::regex expression(pattern);
+  const std::string log = Log();
+  const absl::string_view rest = absl::string_view(log).substr(std::min(mark, log.size()));
+  std::vector<std::string> lines;
+  for (absl::string_view line : absl::StrSplit(rest, '\n')) {
+    if (std::regex_search(line.begin(), line.end(), expression)) lines.emplace_back(line);
+  }
+  return lines;
+}
+
+absl::StatusOr<std::string> StockInstance::WaitForLog(const std::string& pattern,
+                                                      absl::Duration bound, size_t mark) const {
+  std::vector<std::string> lines;
+  if (Eventually(bound, [&] { return !(lines = LogLines(pattern, mark)).empty(); })) {
+    return lines.front();
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("no log line matches '", pattern, "' in:\n", Log().substr(mark)));
+}
+
+std::vector<std::string> StockInstance::Complaints(const std::vector<std::string>& expected,
+                                                   size_t mark) const {
+  std::vector<std::string> complaints;
+  for (const std::string& line : LogLines("\\]: (warning|error|fatal|panic): ", mark)) {
+    bool known = false;
+    for (const std::string& pattern : expected) {
+      known |= std::regex_search(line, std::regex(pattern));
+    }
+    if (!known) complaints.push_back(line);
+  }
+  return complaints;
+}
+
+std::vector<pid_t> StockInstance::Processes() const {
+  std::vector<pid_t> found;
+  for (pid_t pid : AllProcesses()) {
+    if (EnvironmentVariable(pid, "MAIL_CONFIG") == config_directory()) found.push_back(pid);
+  }
+  return found;
+}
+
+std::vector<pid_t> StockInstance::Processes(absl::string_view program) const {
+  std::vector<pid_t> found;
+  for (pid_t pid : Processes()) {
+    std::error_code ignored;
+    const fs::path executable = fs::read_symlink(absl::StrCat("/proc/", pid, "/exe"), ignored);
+    if (executable == absl::StrCat(directory_, "/sbin/", program)) found.push_back(pid);
+  }
+  return found;
+}
+
+int StockInstance::MailCount() const { return CountFiles(directory_ + "/mail/box/new"); }
+
+int StockInstance::QueueCount() const {
+  int count = 0;
+  for (const char* queue : {"maildrop", "incoming", "active", "deferred", "hold", "corrupt"}) {
+    count += CountFiles(absl::StrCat(queue_directory(), "/", queue));
+  }
+  return count;
+}
+
+std::string Runfile(absl::string_view path) {
+  // Bazel starts a test in its runfiles directory; the absolute path survives a change of it.
+  return fs::absolute(std::string(path)).string();
+}
+
+}  // namespace posthouse::conformance
