@@ -34,6 +34,7 @@
 
 #if defined(__linux__)
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #endif
 
 namespace posthouse::os {
@@ -121,6 +122,9 @@ int GetpwnamR(const char* name, passwd* out, char* buffer, size_t size, passwd**
 int GetpwuidR(uid_t uid, passwd* out, char* buffer, size_t size, passwd** result);
 int GetgrnamR(const char* name, group* out, char* buffer, size_t size, group** result);
 int GetgrgidR(gid_t gid, group* out, char* buffer, size_t size, group** result);
+#if defined(__linux__)
+int Prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
+#endif
 int Gethostname(char* name, size_t size);
 int Getifaddrs(ifaddrs** out);
 int Getaddrinfo(const char* host, const char* port, const addrinfo* hints, addrinfo** out);
