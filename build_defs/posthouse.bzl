@@ -26,6 +26,10 @@ def posthouse_cc_library(name, copts = [], features = [], **kwargs):
         **kwargs
     )
 
+def posthouse_example_library(name, copts = [], **kwargs):
+    """A library outside src, included by its path in the repository."""
+    cc_library(name = name, copts = _WARNINGS + copts, features = _FEATURES, **kwargs)
+
 def posthouse_cc_binary(name, copts = [], **kwargs):
     cc_binary(name = name, copts = _WARNINGS + copts, **kwargs)
 
