@@ -127,7 +127,10 @@ class SqlitePolicyStore::Connection : public PolicyTransaction {
     sqlite3_busy_handler(database_, &Connection::OnBusy, this);
     StartWaiting();
     // Before anything is changed: whose file is it?
-    if (absl::Status status = CheckOwner(); !status.ok()) return status;
+    if (absl::Status status = Execute("BEGIN"); !status.ok()) return status;
+    absl::Status ours = CheckOwner();
+    Execute("COMMIT").IgnoreError();  // nothing was written
+    if (!ours.ok()) return ours;
     if (absl::Status status = UseWriteAheadLog(); !status.ok()) return status;
     for (const char* pragma : {"PRAGMA synchronous = NORMAL", "PRAGMA temp_store = MEMORY"}) {
       if (absl::Status status = Execute(pragma); !status.ok()) return status;
@@ -291,6 +294,7 @@ class SqlitePolicyStore::Connection : public PolicyTransaction {
     return value;
   }
 
+  // In one transaction: another process may be making the tables at this moment.
   absl::Status CheckOwner() {
     absl::StatusOr<int64_t> id = PragmaNumber("PRAGMA application_id");
     if (!id.ok()) return id.status();
