@@ -7,7 +7,8 @@
 //
 // Loading looks the name up; if it is set, the value is expanded (not for RAW) and converted,
 // otherwise the default is taken and stored under the name, so that $name yields it from then on
-// (C62). Every failure names parameter, value, origin (file and line) and limit; all bad
+// (C62): as a final value, which references do not expand a second time (CO3), but for RAW. Every
+// failure names parameter, value, origin (file and line) and limit; all bad
 // parameters are reported before giving up (CO4). After loading a value is a plain mutable copy
 // (C56, S3).
 //
@@ -17,9 +18,11 @@
 #ifndef POSTHOUSE_CONFIG_PARAMETER_H_
 #define POSTHOUSE_CONFIG_PARAMETER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -38,7 +41,7 @@ absl::StatusOr<int> ParseIntValue(absl::string_view text);
 absl::StatusOr<int64_t> ParseLongValue(absl::string_view text);
 absl::StatusOr<bool> ParseBoolValue(absl::string_view text);
 // Seconds; `default_unit` is one of "smhdw" (C50, C52). `strict` refuses what the original accepts
-// by oversight ("10sx", "s"); otherwise that is a warning (CO2).
+// by oversight ("10sx", "s"); otherwise that is a warning (CO2), which is left in `*warning`.
 absl::StatusOr<int> ParseTimeValue(absl::string_view text, char default_unit, bool strict,
                                    std::string* warning);
 
@@ -53,6 +56,8 @@ class Parameter {
   // The value as main.cf would spell it, for --help and status pages.
   virtual std::string ValueText() const = 0;
   virtual std::string DefaultText() const = 0;
+  // The limits in words: "1 to 10", "at least 1s"; empty when there are none.
+  virtual std::string RangeText() const { return ""; }
 
  private:
   std::string name_;
@@ -62,6 +67,9 @@ class Parameter {
 // Loads in the order given (C55) and reports every failure, one per line.
 absl::Status LoadParameters(absl::Span<Parameter* const> parameters, ParameterStore* store,
                             std::vector<std::string>* warnings);
+
+// A table of the parameters with type, default and range, one line each, for --help.
+std::string HelpText(absl::Span<Parameter* const> parameters);
 
 struct IntRange {
   absl::optional<int> min;  // a minimum of zero can be said here, unlike in the original (C48)
@@ -76,6 +84,7 @@ class IntParameter : public Parameter {  // INT
   absl::Status Load(ParameterStore* store, std::vector<std::string>* warnings) override;
   std::string ValueText() const override;
   std::string DefaultText() const override;
+  std::string RangeText() const override;
 
  private:
   int default_;
@@ -96,6 +105,7 @@ class LongParameter : public Parameter {  // LONG
   absl::Status Load(ParameterStore* store, std::vector<std::string>* warnings) override;
   std::string ValueText() const override;
   std::string DefaultText() const override;
+  std::string RangeText() const override;
 
  private:
   int64_t default_;
@@ -111,6 +121,7 @@ class NintParameter : public Parameter {  // NINT: the default is a text that is
   absl::Status Load(ParameterStore* store, std::vector<std::string>* warnings) override;
   std::string ValueText() const override;
   std::string DefaultText() const override { return default_; }
+  std::string RangeText() const override;
 
  private:
   std::string default_;
@@ -133,7 +144,8 @@ class StringParameter : public Parameter {  // STR
   void set_value(std::string value) { value_ = std::move(value); }
   absl::Status Load(ParameterStore* store, std::vector<std::string>* warnings) override;
   std::string ValueText() const override { return value_; }
-  std::string DefaultText() const override { return default_; }
+  std::string DefaultText() const override;
+  std::string RangeText() const override;
 
  private:
   std::string default_;
@@ -150,6 +162,7 @@ class RawParameter : public Parameter {  // RAW: neither default nor value is ex
   absl::Status Load(ParameterStore* store, std::vector<std::string>* warnings) override;
   std::string ValueText() const override { return value_; }
   std::string DefaultText() const override { return default_; }
+  std::string RangeText() const override;
 
  private:
   std::string default_;
@@ -192,7 +205,8 @@ struct TimeRange {
 
 class TimeParameter : public Parameter {  // TIME
  public:
-  // `default_text` must have a unit: "100s", "${stress?{10}:{300}}s" (C51).
+  // `default_text` must have a unit: "100s", "${stress?{10}:{300}}s" (C51). The unit of the
+  // expanded default is that of values without one.
   TimeParameter(std::string name, std::string default_text, TimeRange range = {});
   absl::Duration value() const { return absl::Seconds(seconds_); }
   int seconds() const { return seconds_; }
@@ -200,6 +214,7 @@ class TimeParameter : public Parameter {  // TIME
   absl::Status Load(ParameterStore* store, std::vector<std::string>* warnings) override;
   std::string ValueText() const override;
   std::string DefaultText() const override { return default_; }
+  std::string RangeText() const override;
 
  private:
   std::string default_;

@@ -29,23 +29,41 @@ class ParameterStore {
  public:
   // The last definition wins (C1). Names that were protected are left alone: false (CO1).
   bool Set(absl::string_view name, absl::string_view value, absl::string_view origin);
-  // A default of a loaded parameter, or a value that is complete (C62, CO3).
-  void SetFinal(absl::string_view name, absl::string_view value, absl::string_view origin);
-  // Like SetFinal(), and from now on no source can change it (CO1).
+  // A value that is complete, for example the expanded default of a loaded parameter (C62, CO3).
+  // False as for Set().
+  bool SetFinal(absl::string_view name, absl::string_view value, absl::string_view origin);
+  // Like SetFinal(), and from now on no other call can change it (CO1); a second SetReadOnly() can.
   void SetReadOnly(absl::string_view name, absl::string_view value);
 
-  // Null when the name has no value.
+  // Makes `name` known to references before it is loaded (CO6): $name yields `raw_default`,
+  // expanded, as long as the name has no value. Find() does not see it.
+  void DefineBuiltIn(absl::string_view name, absl::string_view raw_default);
+
+  // Null when the name has no value. The pointer is good until the next call that changes the
+  // store.
   const ParameterEntry* Find(absl::string_view name) const;
+  // What a reference to the name sees: its value, else what DefineBuiltIn() said, else null.
+  const ParameterEntry* FindForReference(absl::string_view name) const;
   bool read_only(absl::string_view name) const;
-  // Sorted by name.
+  // The names with a value, sorted.
   std::vector<std::string> Names() const;
+
+  // Strict: what the original accepts by oversight is an error instead of a warning (CO2, F116,
+  // F117). Off unless a program asks for it.
+  bool strict() const { return strict_; }
+  void set_strict(bool strict) { strict_ = strict; }
 
  private:
   struct Slot {
     ParameterEntry entry;
     bool read_only = false;
   };
+
+  bool Store(absl::string_view name, ParameterEntry entry);
+
   absl::flat_hash_map<std::string, Slot> slots_;
+  absl::flat_hash_map<std::string, ParameterEntry> built_ins_;
+  bool strict_ = false;
 };
 
 }  // namespace posthouse
