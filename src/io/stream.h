@@ -11,7 +11,10 @@
 //
 // Errors: kDeadlineExceeded for a time limit, kOutOfRange for the end of input, kResourceExhausted
 // for a line or a buffer over its bound, otherwise the errno of the call, with the stream's name.
-// The first error of a direction stays: later operations in it answer the same.
+// The first error of a direction that comes from the kernel or from a time limit stays: later
+// operations in it answer the same.
+//
+// An idle stream holds no buffers: they are given back when they become empty.
 //
 // Thread: one. Fork: both processes hold the same open file and their own copy of the buffers.
 // Ownership: owns the descriptors it is given by UniqueFd.
@@ -65,7 +68,7 @@ class Stream {
     kEnd,         // the peer has closed its side; input() may still hold data
     kFull,        // input() is at its bound; consume some first
   };
-  // One read of at most `limit` bytes.
+  // One read of at most `limit` bytes, and never more than kBufferSize.
   absl::StatusOr<FillResult> Fill(size_t limit = kBufferSize);
 
   // What has been read and not consumed; valid until the next call that reads or consumes.
@@ -86,7 +89,9 @@ class Stream {
 
   // --- Use that may wait ---
 
-  // A line without its terminator. kResourceExhausted when it is longer than `max_length`.
+  // A line without its terminator. kResourceExhausted when it is longer than `max_length`; what
+  // has arrived of it so far is not lost, unless it is complete: then it is dropped, and the next
+  // line can be read. kOutOfRange at the end of input; an unfinished last line stays in input().
   absl::StatusOr<std::string> ReadLine(size_t max_length);
   absl::StatusOr<std::string> ReadExactly(size_t bytes);
   // Waits until at least one byte is in input().
@@ -101,12 +106,15 @@ class Stream {
 
  private:
   absl::Status WaitFor(int fd, short events, absl::string_view operation);
+  // Waits until something was added to input(); kOutOfRange at its end.
+  absl::Status FillOrWait();
 
   UniqueFd input_fd_;
   UniqueFd output_fd_;  // empty: the same as input_fd_
   std::string name_;
   std::string input_;
   size_t consumed_ = 0;  // how much of input_ is used up
+  size_t scanned_ = 0;   // how much of input() is known to hold no end of line
   std::string output_;
   size_t sent_ = 0;  // how much of output_ is sent
   size_t max_input_ = 1 << 20;

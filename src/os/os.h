@@ -52,6 +52,9 @@ using ItimerWhich = int;
 int Close(int fd);
 int Dup2(int from, int to);
 int Dup3(int from, int to, int flags);
+#if defined(__linux__)
+int CloseRange(unsigned first, unsigned last, int flags);
+#endif
 int Fcntl(int fd, int command, int argument);
 int Ioctl(int fd, unsigned long request, void* argument);
 ssize_t Read(int fd, void* buffer, size_t size);
@@ -100,6 +103,8 @@ int Signalfd(int fd, const sigset_t* mask, int flags);
 // Signals and processes.
 int Sigaction(int signal, const struct sigaction* action, struct sigaction* old);
 int Sigmask(int how, const sigset_t* set, sigset_t* old);
+int Sigpending(sigset_t* out);
+int Sigwait(const sigset_t* set, int* signal);
 int Kill(pid_t pid, int signal);
 int Setitimer(ItimerWhich which, const itimerval* value, itimerval* old);
 pid_t Fork();

@@ -61,6 +61,7 @@ constexpr bool CanFail(SystemCall call) {
 constexpr bool ReturnsErrorNumber(SystemCall call) {
   switch (call) {
     case SystemCall::kSigmask:
+    case SystemCall::kSigwait:
     case SystemCall::kGetpwnamR:
     case SystemCall::kGetpwuidR:
     case SystemCall::kGetgrnamR:
