@@ -40,23 +40,13 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "posthouse/event/backend.h"
 #include "posthouse/event/event.h"
 #include "posthouse/event/fd_watch.h"
 #include "posthouse/event/timer.h"
 
 namespace posthouse {
-
-// Which poller asks the kernel. kBest is the best one this system has.
-enum class Backend { kBest, kEpoll, kKqueue, kSelect };
-
-// "epoll", "kqueue", "select"; "best" for kBest.
-absl::string_view BackendName(Backend backend);
-// The reverse, for options and environment variables; an unknown name is kInvalidArgument.
-absl::StatusOr<Backend> ParseBackend(absl::string_view name);
-// Those that work on this system, best first; never empty.
-std::vector<Backend> AvailableBackends();
 
 struct EventLoopOptions {
   Backend backend = Backend::kBest;
@@ -120,8 +110,9 @@ class EventLoop {
   // (E59). The parent is not affected. Timers need nothing.
   absl::Status AfterFork();
 
-  // The steady time of this turn, read once per turn after the wait; nanoseconds, the clock of
-  // os::SteadyNanos(). Outside a turn, of the latest one.
+  // The steady time of this turn; nanoseconds, the clock of os::SteadyNanos(). It is read at most
+  // once per turn: after the wait if timers are pending, else when it is first asked for. Outside a
+  // turn it is that of the latest one.
   int64_t now_ns() const;
 
   // The backend in use.

@@ -25,8 +25,8 @@ struct FdWatchOptions {
   EventHandler on_error = nullptr;
   void* context = nullptr;
 
-  // The initial interest. A watch without any is entered into the kernel's set as soon as it gets
-  // some; until then nothing is reported.
+  // The initial interest, of the directions that have a handler. A watch without any is entered
+  // into the kernel's set as soon as it gets some; until then nothing is reported.
   bool read = true;
   bool write = false;
 

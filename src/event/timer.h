@@ -9,7 +9,9 @@
 // a new one (E38). A timer that a timer handler starts waits for the next turn, even with a zero
 // delay (E39); it is not pending any more while its own handler runs (E42).
 //
-// Cost: Start() on a pending timer and Cancel() make no system call and no allocation.
+// Cost: Start() reads the clock, so that a slow handler does not shorten the delay; StartAt() with
+// EventLoop::now_ns() counts from this turn's time and does not. Neither makes a system call or an
+// allocation, and on a pending timer whose deadline moves back both are a store.
 // Thread, fork: as its loop. Ownership: neither moves nor copies; destroying it cancels it.
 
 #ifndef POSTHOUSE_EVENT_TIMER_H_
@@ -19,17 +21,17 @@
 
 #include "absl/time/time.h"
 #include "posthouse/event/event.h"
+#include "posthouse/event/timer_queue.h"
 
 namespace posthouse {
 
 class EventLoop;
-class TimerQueue;
 
 class Timer {
  public:
   // `handler` is called with kEventTime and `context`.
   Timer(EventLoop* loop, EventHandler handler, void* context);
-  ~Timer();
+  ~Timer() { Cancel(); }
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
 
@@ -38,17 +40,29 @@ class Timer {
   // REQUIRES: delay >= 0 (E36).
   void Start(absl::Duration delay);
 
-  // Returns whether the timer was pending. Harmless when it was not.
-  bool Cancel();
+  // The same for a moment of the steady clock, as os::SteadyNanos() and EventLoop::now_ns() tell
+  // it. A moment in the past is due at once.
+  void StartAt(int64_t deadline_ns) { queue_->Request(&node_, deadline_ns); }
 
-  bool pending() const;
+  // Returns whether the timer was pending. Harmless when it was not.
+  bool Cancel() {
+    if (!node_.pending()) return false;
+    queue_->Cancel(&node_);
+    return true;
+  }
+
+  bool pending() const { return node_.pending(); }
+
   // What is left until the deadline by a fresh reading of the clock, never negative (EO24); zero
   // when not pending.
   absl::Duration TimeLeft() const;
 
+  // The moment it is due, on the steady clock. REQUIRES: pending().
+  int64_t deadline_ns() const { return node_.deadline; }
+
  private:
-  friend class TimerQueue;
-  // Laid out by timer.cc and timer_queue.cc.
+  TimerQueue* queue_;
+  TimerNode node_;
 };
 
 }  // namespace posthouse

@@ -1,0 +1,524 @@
+#include "posthouse/event/event_loop.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/optimization.h"
+#include "absl/cleanup/cleanup.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "posthouse/base/check.h"
+#include "posthouse/event/event_loop_impl.h"
+#include "posthouse/event/poller.h"
+#include "posthouse/event/watch_table.h"
+#include "posthouse/os/clock.h"
+
+namespace posthouse {
+namespace {
+
+constexpr uint8_t kDirections = kPollRead | kPollWrite;
+
+// WatchSlot::flags.
+constexpr uint16_t kChanged = 1;      // is in the list of changes
+constexpr uint16_t kMustApply = 2;    // the kernel's set holds what is not wanted, and it showed
+constexpr uint16_t kAlwaysReady = 4;  // a file that cannot be polled
+constexpr uint16_t kOut = 8;          // left the set until interest returns (F6)
+constexpr uint16_t kBackground = 16;
+constexpr uint16_t kExclusive = 32;
+constexpr uint16_t kSoleOwner = 64;
+
+// While a change waits for memory, it is tried again this often.
+constexpr int64_t kRetryNs = 100 * 1000 * 1000;
+// See WaitTime().
+constexpr int64_t kFarDeadlineNs = 1000 * 1000 * 1000;
+constexpr int64_t kNapNs = 500 * 1000 * 1000;
+// One turn in so many checks that one of its events is of the file that was watched; see Audit().
+constexpr int64_t kTurnsPerAudit = 1024;
+
+// What the set is to hold for a watch that wants `target`.
+uint8_t KernelInterest(const WatchSlot& slot, uint8_t target) {
+  const bool exclusive = (slot.flags & kExclusive) != 0 && target == kPollRead;
+  return target | kPollError | (exclusive ? kPollExclusive : 0);
+}
+
+uint8_t EffectiveInterest(const WatchSlot& slot) {
+  return (slot.flags & kOut) != 0 ? 0 : slot.wanted;
+}
+
+}  // namespace
+
+EventLoop::Impl::Impl(const EventLoopOptions& options, std::unique_ptr<Poller> poller)
+    : options_(options), poller_(std::move(poller)), timers_(os::SteadyNanos()) {
+  batch_.events.resize(std::max(options.initial_batch, 1));
+}
+
+EventLoop::Impl::~Impl() {
+  POSTHOUSE_CHECK(!in_turn_, "an event loop was destroyed from inside a handler");
+  POSTHOUSE_CHECK(counters_.watches == 0, "an event loop was destroyed before its watches");
+}
+
+// --- Watches ---
+
+absl::Status EventLoop::Impl::Begin(int fd, const FdWatchOptions& options) {
+  POSTHOUSE_CHECK(!stamp_.forked(), "a forked child must call AfterFork() on its event loop first");
+  if (fd < 0) return absl::InvalidArgumentError(absl::StrCat("watch of fd ", fd));
+  WatchSlot* slot = table_.Ensure(fd);
+  if (slot == nullptr) return absl::ResourceExhaustedError(absl::StrCat("memory to watch fd ", fd));
+  if (slot->watched()) return absl::AlreadyExistsError(absl::StrCat("fd ", fd, " is watched"));
+  ++slot->generation;
+  slot->wanted = (options.read && options.on_readable != nullptr ? kPollRead : 0) |
+                 (options.write && options.on_writable != nullptr ? kPollWrite : 0) |
+                 (options.urgent && options.on_error != nullptr ? kPollUrgent : 0);
+  slot->flags = (slot->flags & kChanged) | (options.background ? kBackground : 0) |
+                (options.exclusive ? kExclusive : 0) | (options.sole_owner ? kSoleOwner : 0);
+  slot->context = options.context;
+  slot->on_readable = options.on_readable;
+  table_.Rest(fd) = {options.on_writable, options.on_error};
+  if (slot->wanted != 0) {
+    if (absl::Status status = Submit(fd, slot, slot->wanted); !status.ok()) {
+      slot->wanted = 0;
+      ++slot->generation;
+      slot->ended_in_turn = static_cast<uint16_t>(counters_.turns);
+      return status;
+    }
+  }
+  ++counters_.watches;
+  NoteChange(fd, slot);  // armed from the next wait on
+  return absl::OkStatus();
+}
+
+void EventLoop::Impl::End(int fd) {
+  WatchSlot& slot = table_.Get(fd);
+  ++slot.generation;
+  slot.ended_in_turn = static_cast<uint16_t>(counters_.turns);
+  --counters_.watches;
+  if ((slot.flags & kAlwaysReady) != 0) {
+    always_ready_.erase(std::find(always_ready_.begin(), always_ready_.end(), fd));
+  } else if (slot.kernel != 0) {
+    // close(2) comes next and does it for a sole owner. A forgetful child must not reach into its
+    // parent's set.
+    const bool skip = (slot.flags & kSoleOwner) != 0 && poller_->close_removes();
+    if (!skip && !stamp_.forked()) poller_->Remove(fd, slot.kernel).IgnoreError();  // counted
+  }
+  slot.wanted = slot.armed = slot.kernel = 0;
+  slot.flags &= kChanged;
+}
+
+void EventLoop::Impl::Enable(int fd, uint8_t direction) {
+  WatchSlot& slot = table_.Get(fd);
+  POSTHOUSE_CHECK(
+      (direction == kPollRead ? slot.on_readable : table_.Rest(fd).on_writable) != nullptr,
+      "interest in a direction without a handler");
+  slot.wanted |= direction;
+  slot.flags &= ~kOut;
+  NoteChange(fd, &slot);
+}
+
+void EventLoop::Impl::Disable(int fd, uint8_t direction) {
+  WatchSlot& slot = table_.Get(fd);
+  slot.wanted &= ~direction;
+  NoteChange(fd, &slot);
+}
+
+void EventLoop::Impl::SetHandlers(int fd, EventHandler on_readable, EventHandler on_writable,
+                                  EventHandler on_error, void* context) {
+  WatchSlot& slot = table_.Get(fd);
+  slot.context = context;
+  slot.on_readable = on_readable;
+  table_.Rest(fd) = {on_writable, on_error};
+  if (on_readable == nullptr) slot.wanted &= ~kPollRead;
+  if (on_writable == nullptr) slot.wanted &= ~kPollWrite;
+  if (on_error == nullptr) slot.wanted &= ~kPollUrgent;
+  NoteChange(fd, &slot);
+}
+
+// --- Changes of interest ---
+
+void EventLoop::Impl::NoteChange(int fd, WatchSlot* slot) {
+  if ((slot->flags & kChanged) != 0) return;
+  slot->flags |= kChanged;
+  slot->next_changed = changed_;
+  changed_ = fd;
+}
+
+void EventLoop::Impl::ApplyChanges() {
+  retry_wanted_ = false;
+  int fd = changed_;
+  changed_ = -1;
+  while (fd >= 0) {
+    WatchSlot& slot = table_.Get(fd);
+    const int next = slot.next_changed;
+    slot.flags &= ~kChanged;
+    if (slot.watched()) Apply(fd, &slot);
+    fd = next;
+  }
+}
+
+void EventLoop::Impl::Apply(int fd, WatchSlot* slot) {
+  const uint8_t interest = EffectiveInterest(*slot);
+  slot->armed = interest;
+  const bool must = (slot->flags & kMustApply) != 0;
+  slot->flags &= ~kMustApply;
+  if ((slot->flags & kAlwaysReady) != 0) return;
+  if ((interest & ~slot->kernel) == 0 && !must) return;
+  uint8_t target = interest;
+  if (target == 0 && (slot->flags & kOut) == 0 && table_.Rest(fd).on_error != nullptr) {
+    target = kPollError;
+  }
+  const absl::Status status = Submit(fd, slot, target);
+  if (status.ok()) return;
+  if (absl::IsResourceExhausted(status)) {
+    retry_wanted_ = true;
+    slot->flags |= kMustApply;
+    NoteChange(fd, slot);
+  } else {
+    GiveUp(fd, slot);
+  }
+}
+
+// Brings the kernel's set to hold `target` for the watch; on an error it holds what it held.
+absl::Status EventLoop::Impl::Submit(int fd, WatchSlot* slot, uint8_t target) {
+  if (target == 0) {
+    if (slot->kernel != 0) poller_->Remove(fd, slot->kernel).IgnoreError();  // counted
+    slot->kernel = 0;
+    return absl::OkStatus();
+  }
+  const uint8_t interest = KernelInterest(*slot, target);
+  absl::Status status = slot->kernel == 0
+                            ? poller_->Add(fd, slot->generation, interest)
+                            : poller_->Change(fd, slot->generation, slot->kernel, interest);
+  if (status.ok()) {
+    slot->kernel = interest;
+  } else if (absl::IsPermissionDenied(status) && slot->kernel == 0) {
+    slot->flags |= kAlwaysReady;
+    always_ready_.push_back(fd);
+    return absl::OkStatus();
+  }
+  return status;
+}
+
+// The number is not open any more, or not what it was: the watch stays, out of the set, and its
+// owner is told.
+void EventLoop::Impl::GiveUp(int fd, WatchSlot* slot) {
+  slot->kernel = 0;
+  slot->armed = 0;
+  slot->flags |= kOut;
+  given_up_.emplace_back(fd, slot->generation);
+}
+
+absl::Status EventLoop::Impl::Rebuild() {
+  if (absl::Status status = poller_->Open(); !status.ok()) return status;
+  AddAllAgain();
+  return absl::OkStatus();
+}
+
+void EventLoop::Impl::AddAllAgain() {
+  ++counters_.rebuilds;
+  rebuild_wanted_ = false;
+  table_.ForEach([this](int fd, WatchSlot& slot) {
+    if ((slot.flags & kAlwaysReady) != 0) return true;
+    if (slot.kernel != 0) slot.flags |= kMustApply;
+    slot.kernel = 0;
+    Apply(fd, &slot);
+    return true;
+  });
+}
+
+// --- The turn ---
+
+absl::Status EventLoop::Impl::RunOnce(absl::Duration max_wait) {
+  if (in_turn_) {
+    return absl::FailedPreconditionError("RunOnce() was called from inside a handler");
+  }
+  POSTHOUSE_CHECK(!stamp_.forked(), "a forked child must call AfterFork() on its event loop first");
+  in_turn_ = true;
+  const auto end = absl::MakeCleanup([this] { in_turn_ = false; });
+  ++counters_.turns;
+  if (ABSL_PREDICT_FALSE(rebuild_wanted_)) {
+    if (absl::Status status = Rebuild(); !status.ok()) return status;
+  }
+  if (changed_ >= 0) ApplyChanges();
+  if (absl::Status status = Wait(max_wait); ABSL_PREDICT_FALSE(!status.ok())) return status;
+  if (timers_.pending() > 0) RunTimers();
+  if (ABSL_PREDICT_FALSE(counters_.turns % kTurnsPerAudit == 0)) Audit();
+  busy_ = batch_.count > 0;
+  for (int i = 0; i < batch_.count; ++i) Dispatch(batch_.events[i]);
+  if (ABSL_PREDICT_FALSE(!always_ready_.empty())) DispatchAlwaysReady();
+  if (ABSL_PREDICT_FALSE(!given_up_.empty())) DispatchGivenUp();
+  return absl::OkStatus();
+}
+
+absl::Status EventLoop::Impl::Wait(absl::Duration max_wait) {
+  const size_t capacity = batch_.events.size();
+  if (batch_.count == static_cast<int>(capacity) &&
+      capacity < static_cast<size_t>(options_.max_batch)) {
+    batch_.events.resize(std::min<size_t>(capacity * 2, options_.max_batch));
+  }
+  bool rebuilt = false;
+  for (;;) {
+    bool nap = false;
+    const int64_t timeout_ns = WaitTime(max_wait, &nap);
+    now_is_of_this_turn_ = false;
+    ++counters_.waits;
+    absl::Status status = poller_->Wait(timeout_ns, &batch_);
+    if (ABSL_PREDICT_FALSE(!status.ok())) {
+      batch_.count = 0;
+      if (rebuilt) return status;
+      if (absl::Status again = Rebuild(); !again.ok()) return again;
+      rebuilt = true;
+    } else if (!nap || batch_.count > 0 || batch_.interrupted) {
+      break;
+    }
+    busy_ = false;
+  }
+  if (batch_.interrupted) ++counters_.interrupted_waits;
+  return absl::OkStatus();
+}
+
+// How long the kernel may sleep; negative for ever.
+//
+// A wait needs the time only for the first deadline, and a busy loop with that far away does
+// without a reading: it starts with a nap, and asks the clock when nothing has come in it. The
+// latest reading is never later than now, so what it says is due is due.
+int64_t EventLoop::Impl::WaitTime(absl::Duration max_wait, bool* nap) {
+  if (max_wait <= absl::ZeroDuration() || SomethingIsReadyAnyway()) return 0;
+  const bool unlimited = max_wait == absl::InfiniteDuration();
+  if (unlimited && timers_.pending() == 0 && !retry_wanted_) return -1;
+  int64_t limit = kLongestWaitNs;
+  if (max_wait < absl::Nanoseconds(kLongestWaitNs)) {
+    limit = absl::ToInt64Nanoseconds(max_wait);
+    if (absl::Nanoseconds(limit) < max_wait) ++limit;
+  }
+  if (retry_wanted_) limit = std::min(limit, kRetryNs);
+  if (timers_.pending() == 0) return limit;
+  const int64_t deadline = timers_.NextDeadline();
+  if (deadline <= now_) return 0;
+  if (unlimited && busy_ && now_is_of_this_turn_ && deadline - now_ > kFarDeadlineNs) {
+    *nap = true;
+    return std::min(limit, kNapNs);
+  }
+  now_ = os::SteadyNanos();
+  return std::min(limit, std::max<int64_t>(deadline - now_, 0));
+}
+
+bool EventLoop::Impl::SomethingIsReadyAnyway() const {
+  if (!given_up_.empty()) return true;
+  return std::any_of(always_ready_.begin(), always_ready_.end(),
+                     [this](int fd) { return (table_.Get(fd).armed & kDirections) != 0; });
+}
+
+int64_t EventLoop::Impl::now_ns() {
+  if (!now_is_of_this_turn_) {
+    now_ = os::SteadyNanos();
+    now_is_of_this_turn_ = true;
+  }
+  return now_;
+}
+
+void EventLoop::Impl::RunTimers() {
+  const int64_t now = now_ns();
+  if (now >= timers_.NextDeadline()) timers_.RunDue(now, options_.max_timers_per_turn, &meter_);
+}
+
+// A number that was closed behind our back while a duplicate of its file lives keeps reporting
+// under a generation that looks right (F4). Asking the kernel to change its interest to what it is
+// tells: it does not know the number, or not with this file. Once in a thousand turns is cheap, and
+// a loop that spins gets there at once.
+void EventLoop::Impl::Audit() {
+  if (batch_.count == 0) return;
+  const int64_t pick = counters_.turns / kTurnsPerAudit % batch_.count;
+  const ReadyEvent& event = batch_.events[pick];
+  WatchSlot* slot = table_.Find(event.fd);
+  if (slot == nullptr || slot->generation != event.generation || slot->kernel == 0) return;
+  if ((slot->kernel & kPollExclusive) != 0) return;
+  const int64_t repaired = poller_->counters().repaired;
+  const absl::Status status =
+      poller_->Change(event.fd, event.generation, slot->kernel, slot->kernel);
+  if (!status.ok()) GiveUp(event.fd, slot);
+  if (!status.ok() || poller_->counters().repaired != repaired) rebuild_wanted_ = true;
+}
+
+void EventLoop::Impl::Dispatch(const ReadyEvent& event) {
+  WatchSlot* slot = table_.Find(event.fd);
+  if (ABSL_PREDICT_FALSE(slot == nullptr || slot->generation != event.generation)) {
+    OnStaleEvent(event, slot);
+    return;
+  }
+  uint32_t ready = event.ready;
+  if (ABSL_PREDICT_FALSE((ready & ~slot->armed) != 0 || (ready & kPollUrgent) != 0)) {
+    ready = DispatchUnusual(event, slot);
+  }
+  ready &= slot->armed;
+  if ((ready & kPollRead) != 0) {
+    if (ABSL_PREDICT_TRUE((slot->wanted & kPollRead) != 0)) {
+      Call(slot->on_readable, kEventRead, slot->context);
+    } else {
+      ++counters_.stale_events;
+    }
+    if ((ready & kPollWrite) != 0 && slot->generation != event.generation) return;
+  }
+  if ((ready & kPollWrite) != 0) {
+    if (ABSL_PREDICT_TRUE((slot->wanted & kPollWrite) != 0)) {
+      Call(table_.Rest(event.fd).on_writable, kEventWrite, slot->context);
+    } else {
+      ++counters_.stale_events;
+    }
+  }
+}
+
+// Conditions that were not asked for, or urgent data: calls on_error if it is its turn, and returns
+// what is ready for the directions, nothing if the watch has ended.
+uint32_t EventLoop::Impl::DispatchUnusual(const ReadyEvent& event, WatchSlot* slot) {
+  uint32_t ready = event.ready;
+  bool tell = (ready & slot->armed & slot->wanted & kPollUrgent) != 0;
+  if ((ready & (kPollError | kPollHangUp)) != 0) {
+    if ((slot->armed & kDirections) != 0) {
+      ready |= slot->armed & kDirections;  // whose read or write tells the cause (EO9)
+    } else if ((slot->wanted & kDirections) == 0) {
+      slot->flags |= kOut | kMustApply;  // it would be reported for ever (F6)
+      tell = true;
+    }
+  }
+  if ((ready & ~slot->armed & (kDirections | kPollUrgent)) != 0) slot->flags |= kMustApply;
+  if ((slot->flags & kMustApply) != 0) NoteChange(event.fd, slot);
+  const EventHandler on_error = table_.Rest(event.fd).on_error;
+  if (tell && on_error != nullptr) Call(on_error, kEventException, slot->context);
+  return slot->generation == event.generation ? ready : 0;
+}
+
+// Of a watch that has ended: in this turn, so that the kernel could not know, or long ago, and then
+// the kernel holds what we thought removed.
+void EventLoop::Impl::OnStaleEvent(const ReadyEvent& event, WatchSlot* slot) {
+  const bool never_watched = slot == nullptr || slot->generation == 0;
+  ++(never_watched ? counters_.unexpected_events : counters_.stale_events);
+  if (!never_watched && slot->ended_in_turn == static_cast<uint16_t>(counters_.turns)) return;
+  const bool number_is_free = slot == nullptr || !slot->watched();
+  if (number_is_free && poller_->Remove(event.fd, event.ready).ok()) return;
+  rebuild_wanted_ = true;
+}
+
+// Handlers may shorten the list, which can cost another file its call in this turn, or lengthen it.
+void EventLoop::Impl::DispatchAlwaysReady() {
+  for (size_t i = 0; i < always_ready_.size(); ++i) {
+    const int fd = always_ready_[i];
+    const WatchSlot& slot = table_.Get(fd);
+    const uint32_t ready = slot.armed & kDirections;
+    if (ready != 0) Dispatch({ready, fd, slot.generation});
+  }
+}
+
+void EventLoop::Impl::DispatchGivenUp() {
+  std::vector<std::pair<int, uint32_t>> given_up;
+  given_up.swap(given_up_);
+  for (const auto& [fd, generation] : given_up) {
+    const WatchSlot& slot = table_.Get(fd);
+    const EventHandler on_error = table_.Rest(fd).on_error;
+    if (slot.generation == generation && on_error != nullptr) {
+      Call(on_error, kEventException, slot.context);
+    }
+  }
+}
+
+void EventLoop::Impl::Call(EventHandler handler, int event, void* context) {
+  ++counters_.deliveries;
+  meter_.Call(handler, event, context);
+}
+
+// --- The rest of the interface ---
+
+absl::Status EventLoop::Impl::Drain(absl::Duration limit) {
+  if (in_turn_) return absl::FailedPreconditionError("Drain() was called from inside a handler");
+  const int64_t start = os::SteadyNanos();
+  for (;;) {
+    const absl::Duration left = limit - absl::Nanoseconds(os::SteadyNanos() - start);
+    bool anything = timers_.pending() > 0;
+    if (!anything) {
+      table_.ForEach([&anything](int, const WatchSlot& slot) {
+        anything = (slot.flags & kBackground) == 0 && EffectiveInterest(slot) != 0;
+        return !anything;
+      });
+    }
+    if (!anything || left <= absl::ZeroDuration()) return absl::OkStatus();
+    if (absl::Status status = RunOnce(left); !status.ok()) return status;
+  }
+}
+
+absl::Status EventLoop::Impl::AfterFork() {
+  if (absl::Status status = poller_->Renew(); !status.ok()) return status;
+  stamp_.Renew();
+  table_.ForEach([](int, WatchSlot& slot) {
+    slot.flags &= ~kSoleOwner;  // the parent has the file too
+    return true;
+  });
+  AddAllAgain();
+  return absl::OkStatus();
+}
+
+const EventLoopCounters& EventLoop::Impl::counters() {
+  counters_.timers_run = timers_.runs();
+  counters_.timers_pending = timers_.pending();
+  counters_.interest_changes = poller_->counters().changes;
+  counters_.repaired_changes = poller_->counters().repaired;
+  counters_.longest_handler_ns = meter_.longest_ns();
+  return counters_;
+}
+
+std::vector<std::string> EventLoop::Impl::DescribeWatches() const {
+  std::vector<std::string> lines;
+  table_.ForEach([&lines](int fd, const WatchSlot& slot) {
+    std::string interest;
+    if ((slot.wanted & kPollRead) != 0) absl::StrAppend(&interest, "read");
+    if ((slot.wanted & kPollWrite) != 0)
+      absl::StrAppend(&interest, interest.empty() ? "" : "+", "write");
+    if ((slot.wanted & kPollUrgent) != 0)
+      absl::StrAppend(&interest, interest.empty() ? "" : "+", "urgent");
+    std::string line = absl::StrCat("fd ", fd, " ", interest.empty() ? "paused" : interest);
+    if ((slot.flags & kExclusive) != 0) absl::StrAppend(&line, " exclusive");
+    if ((slot.flags & kBackground) != 0) absl::StrAppend(&line, " background");
+    if ((slot.flags & kAlwaysReady) != 0) absl::StrAppend(&line, " always-ready");
+    if ((slot.flags & kOut) != 0) absl::StrAppend(&line, " hung-up");
+    lines.push_back(std::move(line));
+    return true;
+  });
+  return lines;
+}
+
+absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const EventLoopOptions& options) {
+  absl::StatusOr<std::unique_ptr<Poller>> poller = MakePoller(options.backend);
+  if (!poller.ok()) return poller.status();
+  auto impl = std::make_unique<Impl>(options, *std::move(poller));
+  return std::unique_ptr<EventLoop>(new EventLoop(std::move(impl)));
+}
+
+EventLoop::EventLoop(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+EventLoop::~EventLoop() = default;
+
+absl::StatusOr<FdWatch> EventLoop::Watch(int fd, const FdWatchOptions& options) {
+  if (absl::Status status = impl_->Begin(fd, options); !status.ok()) return status;
+  return FdWatch(this, fd);
+}
+
+absl::Status EventLoop::RunOnce(absl::Duration max_wait) { return impl_->RunOnce(max_wait); }
+
+absl::Status EventLoop::Drain(absl::Duration limit) { return impl_->Drain(limit); }
+
+absl::Status EventLoop::AfterFork() { return impl_->AfterFork(); }
+
+int64_t EventLoop::now_ns() const { return impl_->now_ns(); }
+
+Backend EventLoop::backend() const { return impl_->backend(); }
+
+const EventLoopCounters& EventLoop::counters() const { return impl_->counters(); }
+
+void EventLoop::MeasureHandlers(bool on) { impl_->meter().set_on(on); }
+
+std::vector<std::string> EventLoop::DescribeWatches() const { return impl_->DescribeWatches(); }
+
+}  // namespace posthouse

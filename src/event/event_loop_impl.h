@@ -1,0 +1,105 @@
+// What an EventLoop is made of: the table of watches, the timers, the poller, and the turn.
+//
+// Internal to the event layer.
+//
+// Interest is kept three times per watch (watch_table.h): `wanted` follows the owner at once and
+// costs nothing; ApplyChanges() looks at what has changed just before the wait and tells the kernel
+// what it does not know yet. Interest that has only shrunk is left in the kernel until an unwanted
+// event shows, so that pausing and going on costs nothing either. `armed` is what was wanted when
+// the wait was entered, and nothing else is delivered in that turn (EO7), which also makes the
+// backends agree whatever is left in their kernels.
+
+#ifndef POSTHOUSE_EVENT_EVENT_LOOP_IMPL_H_
+#define POSTHOUSE_EVENT_EVENT_LOOP_IMPL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "posthouse/event/event.h"
+#include "posthouse/event/event_loop.h"
+#include "posthouse/event/fd_watch.h"
+#include "posthouse/event/fork_stamp.h"
+#include "posthouse/event/handler_meter.h"
+#include "posthouse/event/poller.h"
+#include "posthouse/event/timer_queue.h"
+#include "posthouse/event/watch_table.h"
+
+namespace posthouse {
+
+class EventLoop::Impl {
+ public:
+  Impl(const EventLoopOptions& options, std::unique_ptr<Poller> poller);
+  ~Impl();
+
+  // For FdWatch.
+  absl::Status Begin(int fd, const FdWatchOptions& options);
+  void End(int fd);
+  void Enable(int fd, uint8_t direction);
+  void Disable(int fd, uint8_t direction);
+  bool enabled(int fd, uint8_t direction) const { return (table_.Get(fd).wanted & direction) != 0; }
+  void SetHandlers(int fd, EventHandler on_readable, EventHandler on_writable,
+                   EventHandler on_error, void* context);
+
+  // For EventLoop; see event_loop.h.
+  absl::Status RunOnce(absl::Duration max_wait);
+  absl::Status Drain(absl::Duration limit);
+  absl::Status AfterFork();
+  int64_t now_ns();
+  Backend backend() const { return poller_->backend(); }
+  const EventLoopCounters& counters();
+  std::vector<std::string> DescribeWatches() const;
+  HandlerMeter& meter() { return meter_; }
+  TimerQueue& timers() { return timers_; }
+
+ private:
+  // Before the wait.
+  void NoteChange(int fd, WatchSlot* slot);
+  void ApplyChanges();
+  void Apply(int fd, WatchSlot* slot);
+  absl::Status Submit(int fd, WatchSlot* slot, uint8_t target);
+  void GiveUp(int fd, WatchSlot* slot);
+  absl::Status Rebuild();
+  void AddAllAgain();
+
+  // The wait.
+  absl::Status Wait(absl::Duration max_wait);
+  int64_t WaitTime(absl::Duration max_wait, bool* nap);
+  bool SomethingIsReadyAnyway() const;
+
+  // After it.
+  void RunTimers();
+  void Audit();
+  void Dispatch(const ReadyEvent& event);
+  uint32_t DispatchUnusual(const ReadyEvent& event, WatchSlot* slot);
+  void OnStaleEvent(const ReadyEvent& event, WatchSlot* slot);
+  void DispatchAlwaysReady();
+  void DispatchGivenUp();
+  void Call(EventHandler handler, int event, void* context);
+
+  const EventLoopOptions options_;
+  std::unique_ptr<Poller> poller_;
+  WatchTable table_;
+  TimerQueue timers_;
+  ForkStamp stamp_;
+  HandlerMeter meter_;
+  EventLoopCounters counters_;
+  ReadyBatch batch_;
+  std::vector<int> always_ready_;                   // files that cannot be polled (EO27)
+  std::vector<std::pair<int, uint32_t>> given_up_;  // to be told, with their generations
+  int changed_ = -1;                                // head of the list in the slots
+  int64_t now_ = 0;                                 // the latest reading of the clock
+  bool now_is_of_this_turn_ = false;
+  bool in_turn_ = false;
+  bool busy_ = false;            // the latest turn called descriptor handlers
+  bool rebuild_wanted_ = false;  // the kernel's set holds what we cannot remove
+  bool retry_wanted_ = false;    // a change failed for lack of memory
+};
+
+}  // namespace posthouse
+
+#endif  // POSTHOUSE_EVENT_EVENT_LOOP_IMPL_H_

@@ -1,0 +1,108 @@
+// Poller is what an EventLoop asks the kernel through: one implementation per backend, each in a
+// file of its own with the same functions in the same order.
+//
+// A poller keeps the kernel's set and nothing else. It knows no handlers; whom an event belongs to
+// is decided by its caller, who compares the generation that comes back with each event (EO6).
+// All pollers are level-triggered (E64).
+//
+// An interest is a set of kPollRead, kPollWrite and kPollUrgent. Errors and hang-ups are reported
+// for every member of the set (E65), so kPollError alone is a legal interest: "in the set, with no
+// direction". epoll then reports both; select sees neither by itself and helps itself as
+// select_poller.cc explains; kqueue reports the end of file of its read filter.
+//
+// Errors: made at the system call, with its name and the descriptor. What the kernel can be
+// reconciled with is repaired here and counted: EEXIST when adding, ENOENT when changing, ENOENT
+// and EBADF when removing (EO14, F10). kPermissionDenied from Add(): the file cannot be polled.
+// kFailedPrecondition: the number is not open. kResourceExhausted: no memory, nothing has changed.
+//
+// Thread: one. Fork: Renew() in the child, and nothing before it.
+
+#ifndef POSTHOUSE_EVENT_POLLER_H_
+#define POSTHOUSE_EVENT_POLLER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "posthouse/event/backend.h"
+
+namespace posthouse {
+
+// Conditions and interests. The values are those of epoll, whose poller can then hand them on as
+// they are; it asserts so.
+inline constexpr uint32_t kPollRead = 0x01;
+inline constexpr uint32_t kPollUrgent = 0x02;
+inline constexpr uint32_t kPollWrite = 0x04;
+inline constexpr uint32_t kPollError = 0x08;
+inline constexpr uint32_t kPollHangUp = 0x10;
+// In an interest only, a hint: wake one of the processes that wait on the same file (EO28).
+inline constexpr uint32_t kPollExclusive = 0x20;
+
+// One descriptor that is ready, with the conditions found and the generation given with its
+// interest.
+struct ReadyEvent {
+  uint32_t ready;
+  int32_t fd;
+  uint32_t generation;
+};
+
+// What one Wait() found. The capacity is events.size(); only the first `count` are of this wait.
+struct ReadyBatch {
+  std::vector<ReadyEvent> events;
+  int count = 0;
+  bool interrupted = false;  // by a signal; count is 0 then (E26)
+};
+
+struct PollerCounters {
+  int64_t changes = 0;   // system calls that changed the kernel's set
+  int64_t repaired = 0;  // changes that the kernel refused and that were reconciled
+};
+
+class Poller {
+ public:
+  virtual ~Poller() = default;
+
+  virtual Backend backend() const = 0;
+
+  // Makes an empty set in place of the one there is, if any.
+  virtual absl::Status Open() = 0;
+  // The same in a forked child, where the old set may be the parent's: it is given up without a
+  // change to it (EO16).
+  virtual absl::Status Renew() = 0;
+
+  // REQUIRES: fd >= 0, and `interest` is not empty.
+  virtual absl::Status Add(int fd, uint32_t generation, uint32_t interest) = 0;
+  // `from` is what the set holds for `fd`.
+  virtual absl::Status Change(int fd, uint32_t generation, uint32_t from, uint32_t to) = 0;
+  // Answers kNotFound when the kernel did not know the registration, which its caller may ignore.
+  virtual absl::Status Remove(int fd, uint32_t from) = 0;
+
+  // Waits up to `timeout_ns` (negative: without a limit), rounded up to the grain of the kernel's
+  // clock (F21) and clamped (F18): returning early with nothing is legal.
+  virtual absl::Status Wait(int64_t timeout_ns, ReadyBatch* batch) = 0;
+
+  // Whether close(2) of the last descriptor of a file ends its membership by itself.
+  virtual bool close_removes() const = 0;
+
+  const PollerCounters& counters() const { return counters_; }
+
+ protected:
+  PollerCounters counters_;
+};
+
+// The longest single wait that is asked of a kernel. Every poller's argument type holds it.
+inline constexpr int64_t kLongestWaitNs = int64_t{24} * 3600 * 1000000000;
+
+// Makes a poller with an open, empty set. kUnimplemented: this system lacks it.
+absl::StatusOr<std::unique_ptr<Poller>> MakePoller(Backend backend);
+
+// The makers behind it, one per file; each answers kUnimplemented elsewhere.
+absl::StatusOr<std::unique_ptr<Poller>> MakeEpollPoller();
+absl::StatusOr<std::unique_ptr<Poller>> MakeKqueuePoller();
+absl::StatusOr<std::unique_ptr<Poller>> MakeSelectPoller();
+
+}  // namespace posthouse
+
+#endif  // POSTHOUSE_EVENT_POLLER_H_
