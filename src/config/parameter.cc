@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
@@ -245,23 +246,24 @@ absl::Status LoadParameters(absl::Span<Parameter* const> parameters, ParameterSt
 }
 
 std::string HelpText(absl::Span<Parameter* const> parameters) {
+  const auto shown_default = [](const Parameter& parameter) {
+    return parameter.DefaultText().empty() ? "(empty)" : parameter.DefaultText();
+  };
+  // A longer default pushes the rest of its own line to the right, and no other line.
+  constexpr size_t kWidestDefault = 24;
   size_t name_width = 0;
   size_t default_width = 0;
   for (const Parameter* parameter : parameters) {
     name_width = std::max(name_width, parameter->name().size());
-    default_width = std::max(default_width, parameter->DefaultText().size());
+    default_width = std::max(default_width, shown_default(*parameter).size());
   }
-  default_width = std::min<size_t>(default_width, 24);
+  default_width = std::min(default_width, kWidestDefault);
   std::string help;
   for (const Parameter* parameter : parameters) {
-    const auto column = [](absl::string_view text, size_t width) {
-      return absl::StrCat(text, std::string(width - std::min(width, text.size()) + 2, ' '));
-    };
-    const std::string line =
-        absl::StrCat("  ", column(parameter->name(), name_width), column(parameter->kind(), 5),
-                     column(parameter->DefaultText().empty() ? "(empty)" : parameter->DefaultText(),
-                            default_width),
-                     parameter->RangeText());
+    std::string line =
+        absl::StrFormat("  %-*s  %-5s  %-*s  %s", static_cast<int>(name_width), parameter->name(),
+                        parameter->kind(), static_cast<int>(default_width),
+                        shown_default(*parameter), parameter->RangeText());
     absl::StrAppend(&help, config_internal::TrimRight(line), "\n");
   }
   return help;
