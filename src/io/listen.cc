@@ -38,9 +38,10 @@ bool IsPort(absl::string_view port) {
     int number = 0;
     return absl::SimpleAtoi(port, &number) && number <= 65535;
   }
-  return std::all_of(port.begin(), port.end(), [](unsigned char c) {
-    return absl::ascii_isalnum(c) || c == '-' || c == '_';
-  });
+  return absl::ascii_isalpha(static_cast<unsigned char>(port[0])) &&
+         std::all_of(port.begin(), port.end(), [](unsigned char c) {
+           return absl::ascii_isalnum(c) || c == '-' || c == '_';
+         });
 }
 
 bool IsHost(absl::string_view host) {

@@ -104,6 +104,13 @@ absl::string_view Stream::input() const { return absl::string_view(input_).subst
 
 size_t Stream::unsent() const { return output_.size() - sent_; }
 
+size_t Stream::buffer_bytes() const {
+  // A string that holds little keeps it inside itself.
+  const size_t own = std::string().capacity();
+  return (input_.capacity() > own ? input_.capacity() : 0) +
+         (output_.capacity() > own ? output_.capacity() : 0);
+}
+
 absl::StatusOr<Stream::FillResult> Stream::Fill(size_t limit) {
   POSTHOUSE_CHECK(limit > 0, "a stream is asked to read nothing");
   if (!input_error_.ok()) return input_error_;

@@ -86,6 +86,8 @@ class Stream {
   // Sends what the kernel takes now; true when nothing is left.
   absl::StatusOr<bool> TryFlush();
   size_t unsent() const;
+  // The memory that both buffers hold; 0 for an idle stream.
+  size_t buffer_bytes() const;
 
   // --- Use that may wait ---
 

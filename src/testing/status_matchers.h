@@ -81,6 +81,7 @@ class IsOkAndHoldsMatcher {
       *listener << "which is " << value.status();
       return false;
     }
+    *listener << "which holds " << ::testing::PrintToString(*value) << " ";
     return ::testing::ExplainMatchResult(::testing::SafeMatcherCast<const T&>(inner_), *value,
                                          listener);
   }
