@@ -1,7 +1,7 @@
 // Log is where a process tells what happened: severity, text, and sinks that never block.
 //
 //   Log log("posthouse/echo");
-//   log.AddSink(NewSyslogSink(...));
+//   log.AddSink(NewSyslogSink({}));  // syslog_sink.h, postlog_sink.h, stderr_sink.h
 //   log.Warning("accept on listen socket 6: Too many open files");
 //
 // Records reach every sink as one line: control and non-ASCII-printable bytes from outside are
@@ -14,7 +14,10 @@
 // "error", "fatal", "panic" (D91).
 //
 // Thread: one. Fork: both processes may go on; the process number in records is read anew by
-// AfterFork(). Ownership: a Log owns its sinks. Errors: none come out of logging.
+// AfterFork(), and what sinks have kept stays with the parent. Chroot: the constructor loads the
+// time zone, and sinks connect when they are made; make both before. Ownership: a Log owns its
+// sinks and offers them what they have kept once more when it is destroyed. Errors: none come out
+// of logging.
 
 #ifndef POSTHOUSE_LOG_LOG_H_
 #define POSTHOUSE_LOG_LOG_H_
@@ -51,6 +54,8 @@ class LogSink {
   virtual void Write(const LogRecord& record) = 0;
   // Tries again to deliver what Write() had to keep.
   virtual void Flush() {}
+  // In the child of a fork: what Write() had to keep is left to the parent.
+  virtual void AfterFork() {}
   // Records dropped since the sink was made.
   virtual int64_t dropped() const { return 0; }
 };

@@ -1,0 +1,98 @@
+#include "posthouse/log/log.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "posthouse/os/clock.h"
+#include "posthouse/os/os.h"
+
+namespace posthouse {
+namespace {
+
+// What came from outside may be anything; a log line is one line of printable ASCII.
+std::string Neutralise(absl::string_view text) {
+  std::string result(text.substr(0, Log::kMaxRecord));
+  for (char& c : result) {
+    if (c < 0x20 || c > 0x7e) c = '?';
+  }
+  return result;
+}
+
+}  // namespace
+
+absl::string_view LogSeverityWord(LogSeverity severity) {
+  switch (severity) {
+    case LogSeverity::kInfo:
+      return "";
+    case LogSeverity::kWarning:
+      return "warning";
+    case LogSeverity::kError:
+      return "error";
+    case LogSeverity::kFatal:
+      return "fatal";
+    case LogSeverity::kPanic:
+      return "panic";
+  }
+  return "";
+}
+
+Log::Log(std::string tag) : tag_(Neutralise(tag)), pid_(os::Getpid()) {
+  // The file of the time zone must be read before a chroot makes it unreachable (F62).
+  tzset();
+}
+
+Log::~Log() { Flush(); }
+
+void Log::AddSink(std::unique_ptr<LogSink> sink) { sinks_.push_back(std::move(sink)); }
+
+void Log::RemoveSinks() {
+  Flush();
+  sinks_.clear();
+}
+
+void Log::set_tag(std::string tag) { tag_ = Neutralise(tag); }
+
+void Log::Write(LogSeverity severity, absl::string_view text) {
+  if (sinks_.empty()) return;
+  const std::string line = Neutralise(text);
+  LogRecord record;
+  record.severity = severity;
+  record.tag = tag_;
+  record.pid = pid_;
+  record.text = line;
+  for (const std::unique_ptr<LogSink>& sink : sinks_) sink->Write(record);
+}
+
+bool Log::Limited(LogSeverity severity, absl::string_view condition, absl::Duration interval,
+                  absl::string_view text) {
+  const int64_t now = os::SteadyNanos();
+  auto [entry, is_new] = limits_.try_emplace(condition);
+  LimitState& state = entry->second;
+  if (!is_new && now < state.until_ns) {
+    ++state.suppressed;
+    return false;
+  }
+  const int64_t suppressed = std::exchange(state.suppressed, 0);
+  state.until_ns = now + absl::ToInt64Nanoseconds(std::min(interval, absl::Hours(24 * 365)));
+  if (suppressed == 0) {
+    Write(severity, text);
+  } else {
+    // The count must survive the cut of a long text.
+    const std::string note = absl::StrCat(" (", suppressed, " more like this were left out)");
+    Write(severity, absl::StrCat(text.substr(0, kMaxRecord - note.size()), note));
+  }
+  return true;
+}
+
+void Log::Flush() {
+  for (const std::unique_ptr<LogSink>& sink : sinks_) sink->Flush();
+}
+
+void Log::AfterFork() {
+  pid_ = os::Getpid();
+  for (const std::unique_ptr<LogSink>& sink : sinks_) sink->AfterFork();
+}
+
+}  // namespace posthouse
