@@ -1,0 +1,111 @@
+// A worker program that does what its last arguments say, one after the other, and exits 0:
+//
+//   taken, avail   sends that status message        report   tells what it inherited, on stderr
+//   log:TEXT       sends a datagram to postlogd     exit:N   ends with that status
+//   master         waits until the master is gone   serve    answers one client with "hello"
+//   fork           goes on in a child; the parent exits 0
+//   forever        waits for a signal
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/string_view.h"
+#include "posthouse/master/protocol.h"
+
+extern char** environ;
+
+namespace {
+
+void Wait(int fd, short events) {
+  pollfd entry = {fd, events, 0};
+  while (poll(&entry, 1, -1) < 0) {
+  }
+}
+
+void Report(int argc, char** argv) {
+  std::string text = "arguments";
+  for (int i = 0; i < argc; ++i) text += std::string(" ") + argv[i];
+  text += "\n";
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    text += std::string("environment ") + *variable + "\n";
+  }
+  char buffer[4096];
+  text += std::string("directory ") + getcwd(buffer, sizeof(buffer)) + "\n";
+  const mode_t mask = umask(0);
+  snprintf(buffer, sizeof(buffer), "umask %03o\n", mask);
+  text += buffer;
+  for (int fd = 0; fd < 1024; ++fd) {
+    const int flags = fcntl(fd, F_GETFD);
+    if (flags < 0) continue;
+    char target[1000] = {};
+    snprintf(buffer, sizeof(buffer), "/proc/self/fd/%d", fd);
+    if (readlink(buffer, target, sizeof(target) - 1) < 0) target[0] = '\0';
+    snprintf(buffer, sizeof(buffer), "fd %d %s%s %s\n", fd, (flags & FD_CLOEXEC) ? "cloexec " : "",
+             (fcntl(fd, F_GETFL) & O_NONBLOCK) ? "nonblocking" : "blocking", target);
+    text += buffer;
+  }
+  sigset_t blocked;
+  sigprocmask(SIG_SETMASK, nullptr, &blocked);
+  for (int signal = 1; signal < 32; ++signal) {
+    struct sigaction action;
+    sigaction(signal, nullptr, &action);
+    if (action.sa_handler == SIG_IGN) text += "ignored " + std::to_string(signal) + "\n";
+    if (sigismember(&blocked, signal)) text += "blocked " + std::to_string(signal) + "\n";
+  }
+  if (write(2, text.data(), text.size()) < 0) _exit(9);
+}
+
+void SendLog(const std::string& text) {
+  const int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, getenv("POSTLOG_SERVICE"), sizeof(address.sun_path) - 1);
+  if (sendto(fd, text.data(), text.size(), 0, reinterpret_cast<sockaddr*>(&address),
+             sizeof(address)) < 0) {
+    _exit(8);
+  }
+  close(fd);
+}
+
+void Serve() {
+  Wait(6, POLLIN);
+  const int listener_or_connection = accept(6, nullptr, nullptr);
+  if (write(listener_or_connection, "hello", 5) != 5) _exit(7);
+  close(listener_or_connection);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const uint32_t generation = posthouse::ParseGeneration(getenv("GENERATION")).value();
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    posthouse::WorkerStatus status(5, getpid(), generation);
+    if (word == "taken") status.Report(posthouse::Availability::kTaken);
+    if (word == "avail") status.Report(posthouse::Availability::kAvailable);
+    if (word == "report") Report(argc, argv);
+    if (word == "master") Wait(5, POLLIN);
+    if (word == "serve") Serve();
+    if (word == "forever") pause();
+    if (word == "fork" && fork() != 0) _exit(0);
+    if (absl::StartsWith(word, "log:")) SendLog(word.substr(4));
+    if (absl::StartsWith(word, "raw:")) {
+      if (write(5, word.data() + 4, word.size() - 4) < 0) return 6;
+    }
+    if (absl::StartsWith(word, "exit:")) _exit(atoi(word.c_str() + 5));
+  }
+  return 0;
+}
