@@ -32,6 +32,7 @@ constexpr uint16_t kOut = 8;          // left the set until interest returns (F6
 constexpr uint16_t kBackground = 16;
 constexpr uint16_t kExclusive = 32;
 constexpr uint16_t kSoleOwner = 64;
+constexpr uint16_t kVerify = 128;  // the number may mean another file by now
 
 // While a change waits for memory, it is tried again this often.
 constexpr int64_t kRetryNs = 100 * 1000 * 1000;
@@ -126,6 +127,12 @@ void EventLoop::Impl::Disable(int fd, uint8_t direction) {
   NoteChange(fd, &slot);
 }
 
+void EventLoop::Impl::VerifyBeforeWait(int fd) {
+  WatchSlot& slot = table_.Get(fd);
+  slot.flags |= kVerify;
+  NoteChange(fd, &slot);
+}
+
 void EventLoop::Impl::SetHandlers(int fd, EventHandler on_readable, EventHandler on_writable,
                                   EventHandler on_error, void* context) {
   WatchSlot& slot = table_.Get(fd);
@@ -161,6 +168,7 @@ void EventLoop::Impl::ApplyChanges() {
 }
 
 void EventLoop::Impl::Apply(int fd, WatchSlot* slot) {
+  if ((slot->flags & kVerify) != 0) Verify(fd, slot);
   const uint8_t interest = EffectiveInterest(*slot);
   slot->armed = interest;
   const bool must = (slot->flags & kMustApply) != 0;
@@ -178,7 +186,7 @@ void EventLoop::Impl::Apply(int fd, WatchSlot* slot) {
     slot->flags |= kMustApply;
     NoteChange(fd, slot);
   } else {
-    GiveUp(fd, slot);
+    GiveUp(fd, slot, status);
   }
 }
 
@@ -203,9 +211,28 @@ absl::Status EventLoop::Impl::Submit(int fd, WatchSlot* slot, uint8_t target) {
   return status;
 }
 
+// A number that was closed behind our back while a duplicate of its file lives keeps reporting
+// under a generation that looks right (F4), and one that was given to another file reports nothing.
+// Asking the kernel to change its interest to what it is tells: it does not know the number, or not
+// with this file, and then the poller has repaired that by adding it.
+void EventLoop::Impl::Verify(int fd, WatchSlot* slot) {
+  slot->flags &= ~kVerify;
+  if ((slot->flags & kAlwaysReady) != 0) {
+    slot->flags &= ~kAlwaysReady;  // Apply() adds it anew
+    always_ready_.erase(std::find(always_ready_.begin(), always_ready_.end(), fd));
+    return;
+  }
+  if (slot->kernel == 0) return;
+  const int64_t repaired = poller_->counters().repaired;
+  const absl::Status status = poller_->Change(fd, slot->generation, slot->kernel, slot->kernel);
+  if (!status.ok()) GiveUp(fd, slot, status);
+  if (!status.ok() || poller_->counters().repaired != repaired) rebuild_wanted_ = true;
+}
+
 // The number is not open any more, or not what it was: the watch stays, out of the set, and its
 // owner is told.
-void EventLoop::Impl::GiveUp(int fd, WatchSlot* slot) {
+void EventLoop::Impl::GiveUp(int fd, WatchSlot* slot, const absl::Status& reason) {
+  watch_error_ = reason;
   slot->kernel = 0;
   slot->armed = 0;
   slot->flags |= kOut;
@@ -240,10 +267,10 @@ absl::Status EventLoop::Impl::RunOnce(absl::Duration max_wait) {
   in_turn_ = true;
   const auto end = absl::MakeCleanup([this] { in_turn_ = false; });
   ++counters_.turns;
+  if (changed_ >= 0) ApplyChanges();
   if (ABSL_PREDICT_FALSE(rebuild_wanted_)) {
     if (absl::Status status = Rebuild(); !status.ok()) return status;
   }
-  if (changed_ >= 0) ApplyChanges();
   if (absl::Status status = Wait(max_wait); ABSL_PREDICT_FALSE(!status.ok())) return status;
   if (timers_.pending() > 0) RunTimers();
   if (ABSL_PREDICT_FALSE(counters_.turns % kTurnsPerAudit == 0)) Audit();
@@ -278,6 +305,7 @@ absl::Status EventLoop::Impl::Wait(absl::Duration max_wait) {
     busy_ = false;
   }
   if (batch_.interrupted) ++counters_.interrupted_waits;
+  if (after_wait_ != nullptr) after_wait_(after_wait_context_);
   return absl::OkStatus();
 }
 
@@ -326,22 +354,15 @@ void EventLoop::Impl::RunTimers() {
   if (now >= timers_.NextDeadline()) timers_.RunDue(now, options_.max_timers_per_turn, &meter_);
 }
 
-// A number that was closed behind our back while a duplicate of its file lives keeps reporting
-// under a generation that looks right (F4). Asking the kernel to change its interest to what it is
-// tells: it does not know the number, or not with this file. Once in a thousand turns is cheap, and
-// a loop that spins gets there at once.
+// Finds what Verify() finds, without a suspicion. Once in a thousand turns is cheap, and a loop
+// that spins gets there at once.
 void EventLoop::Impl::Audit() {
   if (batch_.count == 0) return;
   const int64_t pick = counters_.turns / kTurnsPerAudit % batch_.count;
   const ReadyEvent& event = batch_.events[pick];
   WatchSlot* slot = table_.Find(event.fd);
   if (slot == nullptr || slot->generation != event.generation || slot->kernel == 0) return;
-  if ((slot->kernel & kPollExclusive) != 0) return;
-  const int64_t repaired = poller_->counters().repaired;
-  const absl::Status status =
-      poller_->Change(event.fd, event.generation, slot->kernel, slot->kernel);
-  if (!status.ok()) GiveUp(event.fd, slot);
-  if (!status.ok() || poller_->counters().repaired != repaired) rebuild_wanted_ = true;
+  if ((slot->kernel & kPollExclusive) == 0) Verify(event.fd, slot);
 }
 
 void EventLoop::Impl::Dispatch(const ReadyEvent& event) {
@@ -510,6 +531,8 @@ absl::Status EventLoop::RunOnce(absl::Duration max_wait) { return impl_->RunOnce
 absl::Status EventLoop::Drain(absl::Duration limit) { return impl_->Drain(limit); }
 
 absl::Status EventLoop::AfterFork() { return impl_->AfterFork(); }
+
+absl::Status EventLoop::TakeWatchError() { return impl_->TakeWatchError(); }
 
 int64_t EventLoop::now_ns() const { return impl_->now_ns(); }
 

@@ -110,6 +110,12 @@ class EventLoop {
   // (E59). The parent is not affected. Timers need nothing.
   absl::Status AfterFork();
 
+  // Why a watch was given up since the last call of this: the kernel refused its descriptor when
+  // interest returned or in a check, because the number was closed behind our back. Its on_error is
+  // called, if there is one; it stays out of the kernel's set until interest is enabled again. OK
+  // if there was none. (A lack of memory is no reason: such a change is tried again.)
+  absl::Status TakeWatchError();
+
   // The steady time of this turn; nanoseconds, the clock of os::SteadyNanos(). It is read at most
   // once per turn: after the wait if timers are pending, else when it is first asked for. Outside a
   // turn it is that of the latest one.

@@ -42,6 +42,7 @@ class EventLoop::Impl {
   void Enable(int fd, uint8_t direction);
   void Disable(int fd, uint8_t direction);
   bool enabled(int fd, uint8_t direction) const { return (table_.Get(fd).wanted & direction) != 0; }
+  void VerifyBeforeWait(int fd);
   void SetHandlers(int fd, EventHandler on_readable, EventHandler on_writable,
                    EventHandler on_error, void* context);
 
@@ -49,6 +50,7 @@ class EventLoop::Impl {
   absl::Status RunOnce(absl::Duration max_wait);
   absl::Status Drain(absl::Duration limit);
   absl::Status AfterFork();
+  absl::Status TakeWatchError() { return std::exchange(watch_error_, absl::OkStatus()); }
   int64_t now_ns();
   Backend backend() const { return poller_->backend(); }
   const EventLoopCounters& counters();
@@ -56,13 +58,21 @@ class EventLoop::Impl {
   HandlerMeter& meter() { return meter_; }
   TimerQueue& timers() { return timers_; }
 
+  // For the compatibility interface, whose clock is read right after each wait: called before any
+  // handler of the turn.
+  void SetAfterWait(void (*function)(void*), void* context) {
+    after_wait_ = function;
+    after_wait_context_ = context;
+  }
+
  private:
   // Before the wait.
   void NoteChange(int fd, WatchSlot* slot);
   void ApplyChanges();
   void Apply(int fd, WatchSlot* slot);
   absl::Status Submit(int fd, WatchSlot* slot, uint8_t target);
-  void GiveUp(int fd, WatchSlot* slot);
+  void Verify(int fd, WatchSlot* slot);
+  void GiveUp(int fd, WatchSlot* slot, const absl::Status& reason);
   absl::Status Rebuild();
   void AddAllAgain();
 
@@ -89,10 +99,13 @@ class EventLoop::Impl {
   HandlerMeter meter_;
   EventLoopCounters counters_;
   ReadyBatch batch_;
+  void (*after_wait_)(void*) = nullptr;
+  void* after_wait_context_ = nullptr;
   std::vector<int> always_ready_;                   // files that cannot be polled (EO27)
   std::vector<std::pair<int, uint32_t>> given_up_;  // to be told, with their generations
-  int changed_ = -1;                                // head of the list in the slots
-  int64_t now_ = 0;                                 // the latest reading of the clock
+  absl::Status watch_error_;
+  int changed_ = -1;  // head of the list in the slots
+  int64_t now_ = 0;   // the latest reading of the clock
   bool now_is_of_this_turn_ = false;
   bool in_turn_ = false;
   bool busy_ = false;            // the latest turn called descriptor handlers

@@ -51,6 +51,11 @@ bool FdWatch::read_enabled() const { return active() && loop_->impl().enabled(fd
 
 bool FdWatch::write_enabled() const { return active() && loop_->impl().enabled(fd_, kPollWrite); }
 
+void FdWatch::VerifyBeforeWait() {
+  POSTHOUSE_CHECK(active(), "a check of an empty watch");
+  loop_->impl().VerifyBeforeWait(fd_);
+}
+
 void FdWatch::SetHandlers(EventHandler on_readable, EventHandler on_writable, EventHandler on_error,
                           void* context) {
   POSTHOUSE_CHECK(active(), "handlers for an empty watch");

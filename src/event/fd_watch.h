@@ -64,6 +64,11 @@ class FdWatch {
   bool read_enabled() const;
   bool write_enabled() const;
 
+  // Says that the number may have been closed and given to another file meanwhile, which breaks the
+  // rule above: before the next wait the kernel is asked, at one system call, and what it holds is
+  // put right (E20, EO14).
+  void VerifyBeforeWait();
+
   // Replaces handlers and context; holds for the very next delivery, also later in the same turn
   // (E14). Interest of a direction that loses its handler is dropped.
   void SetHandlers(EventHandler on_readable, EventHandler on_writable, EventHandler on_error,
