@@ -139,6 +139,7 @@ absl::Status AttributeListParser::EndOfString() {
 
 absl::StatusOr<size_t> AttributeListParser::Feed(absl::string_view bytes) {
   if (failed_) return absl::InvalidArgumentError("attribute list is broken");
+  begun_ = begun_ || !bytes.empty();
   size_t used = 0;
   while (!complete_ && used < bytes.size()) {
     const absl::string_view rest = bytes.substr(used);

@@ -51,6 +51,8 @@ class AttributeListParser {
   // Uses `bytes` up to the end of the list; returns how many were used. kInvalidArgument: a bound
   // is exceeded or a name comes twice; the parser is then of no further use.
   absl::StatusOr<size_t> Feed(absl::string_view bytes);
+  // Something was fed.
+  bool begun() const { return begun_; }
   // The closing NUL was seen.
   bool complete() const { return complete_; }
   // REQUIRES: complete(). Empty for an empty list.
@@ -59,6 +61,7 @@ class AttributeListParser {
  private:
   absl::Status EndOfString();
 
+  bool begun_ = false;
   bool in_value_ = false;
   bool complete_ = false;
   bool failed_ = false;
@@ -77,7 +80,11 @@ class PassReceiver {
   // An error ends it; see ReceiveDescriptor() and AttributeListParser.
   absl::StatusOr<bool> Step();
 
-  // REQUIRES: Step() has answered true. The descriptor is in the sender's mode.
+  // How far it has come, for callers that do not wait for a list that does not begin (P67).
+  bool has_descriptor() const { return has_descriptor_; }
+  bool attributes_begun() const { return parser_.begun(); }
+
+  // REQUIRES: has_descriptor(). The descriptor is in the sender's mode.
   UniqueFd TakeDescriptor() { return std::move(descriptor_); }
   const std::map<std::string, std::string>& attributes() const { return parser_.attributes(); }
 

@@ -142,6 +142,7 @@ absl::StatusOr<Stream::FillResult> Stream::Fill(size_t limit) {
 void Stream::Consume(size_t bytes) {
   POSTHOUSE_CHECK(bytes <= input_.size() - consumed_, "more is consumed than there is input");
   consumed_ += bytes;
+  consumed_total_ += bytes;
   scanned_ -= std::min(scanned_, bytes);
   if (consumed_ < input_.size()) return;
   // An idle connection holds no buffer.

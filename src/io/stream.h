@@ -76,6 +76,9 @@ class Stream {
   // Drops the first `bytes` of input(). REQUIRES: bytes <= input().size().
   void Consume(size_t bytes);
   bool at_end() const { return at_end_; }
+  // How many bytes were ever consumed, by whatever operation: tells whether a service that was
+  // called has made progress.
+  uint64_t consumed_total() const { return consumed_total_; }
 
   // Moves the next line of input() into `*line`, without its terminator (LF or CR LF); false while
   // none is complete. Never reads.
@@ -116,6 +119,7 @@ class Stream {
   std::string name_;
   std::string input_;
   size_t consumed_ = 0;  // how much of input_ is used up
+  uint64_t consumed_total_ = 0;
   size_t scanned_ = 0;   // how much of input() is known to hold no end of line
   std::string output_;
   size_t sent_ = 0;  // how much of output_ is sent
