@@ -1,7 +1,6 @@
 #include "posthouse/config/generic_parameters.h"
 
 #include <errno.h>
-#include <syslog.h>
 
 #include <string>
 #include <utility>
@@ -33,23 +32,6 @@ using config_internal::Quoted;
 constexpr char kSeparators[] = ", \t\r\n";
 constexpr size_t kMaxHostName = 255;
 constexpr size_t kMaxLabel = 63;
-
-struct Facility {
-  absl::string_view name;
-  int code;
-};
-constexpr Facility kFacilities[] = {
-    {"auth", LOG_AUTH},         {"authpriv", LOG_AUTHPRIV}, {"cron", LOG_CRON},
-    {"daemon", LOG_DAEMON},     {"ftp", LOG_FTP},           {"kern", LOG_KERN},
-    {"lpr", LOG_LPR},           {"mail", LOG_MAIL},         {"news", LOG_NEWS},
-#if defined(LOG_SECURITY)
-    {"security", LOG_SECURITY},
-#endif
-    {"syslog", LOG_SYSLOG},     {"user", LOG_USER},         {"uucp", LOG_UUCP},
-    {"local0", LOG_LOCAL0},     {"local1", LOG_LOCAL1},     {"local2", LOG_LOCAL2},
-    {"local3", LOG_LOCAL3},     {"local4", LOG_LOCAL4},     {"local5", LOG_LOCAL5},
-    {"local6", LOG_LOCAL6},     {"local7", LOG_LOCAL7},
-};
 
 std::vector<absl::string_view> Words(absl::string_view text) {
   return absl::StrSplit(text, absl::ByAnyChar(kSeparators), absl::SkipEmpty());
@@ -323,13 +305,6 @@ absl::Status CheckHostName(absl::string_view name) {
   }
   if (numeric) return absl::InvalidArgumentError("numeric host name");
   return absl::OkStatus();
-}
-
-absl::StatusOr<int> ParseSyslogFacility(absl::string_view name) {
-  for (const Facility& facility : kFacilities) {
-    if (facility.name == name) return facility.code;
-  }
-  return absl::InvalidArgumentError("unknown syslog facility");
 }
 
 }  // namespace posthouse

@@ -31,6 +31,7 @@
 #include "absl/types/span.h"
 #include "posthouse/config/parameter.h"
 #include "posthouse/config/parameter_store.h"
+#include "posthouse/log/syslog_sink.h"  // ParseSyslogFacility() (C65)
 
 namespace posthouse {
 
@@ -152,9 +153,6 @@ absl::StatusOr<absl::optional<std::string>> DebuggerCommand(const ParameterStore
 // C64: letters, digits, "-", "_" and dots; labels of 1 to 63; at most 255; not all numeric. The
 // status says what is wrong with the name.
 absl::Status CheckHostName(absl::string_view name);
-
-// C65: the code of syslog(3).
-absl::StatusOr<int> ParseSyslogFacility(absl::string_view name);
 
 }  // namespace posthouse
 
