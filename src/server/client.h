@@ -28,7 +28,9 @@
 #include <any>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -88,14 +90,13 @@ class Client {
 };
 
 // The handle of a request that was set aside. It moves but does not copy. Destroying it without
-// Finish() finishes it. It may outlive its client; then it does nothing.
+// Finish() finishes it. It may outlive its client and even the skeleton; then it does nothing.
 class DeferredReply {
  public:
   DeferredReply() = default;
-  DeferredReply(MultiServer* server, uint64_t client_id) : server_(server), client_id_(client_id) {}
   DeferredReply(DeferredReply&& other) noexcept
-      : server_(other.server_), client_id_(other.client_id_) {
-    other.server_ = nullptr;
+      : server_(std::move(other.server_)), client_id_(other.client_id_) {
+    other.client_id_ = 0;
   }
   DeferredReply& operator=(DeferredReply&& other) noexcept;
   ~DeferredReply() { Finish(); }
@@ -103,13 +104,17 @@ class DeferredReply {
   // The client, or null when it is gone (or this handle was finished).
   Client* client() const;
   bool active() const { return client() != nullptr; }
-  // Adds to the reply and sends what the kernel takes.
+  // Adds to the reply; it is sent when the turn ends, as far as the kernel takes it.
   void Write(absl::string_view data);
   // The reply is complete: the output goes out and the client's next request is served.
   void Finish();
 
  private:
-  MultiServer* server_ = nullptr;
+  friend class Connection;
+  DeferredReply(std::weak_ptr<MultiServer> server, uint64_t client_id)
+      : server_(std::move(server)), client_id_(client_id) {}
+
+  std::weak_ptr<MultiServer> server_;
   uint64_t client_id_ = 0;
 };
 

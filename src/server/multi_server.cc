@@ -1,0 +1,59 @@
+#include "posthouse/server/multi_server.h"
+
+#include <memory>
+#include <utility>
+
+#include "posthouse/base/check.h"
+#include "posthouse/server/multi_server_core.h"
+#include "posthouse/server/worker.h"
+
+namespace posthouse {
+namespace {
+
+// What the runtime needs; the rest stays with the skeleton.
+WorkerOptions TakeWorkerOptions(MultiServerOptions& options) {
+  WorkerOptions worker;
+  worker.parameters = std::move(options.parameters);
+  worker.bounce_init = std::move(options.bounce_init);
+  worker.pre_init = std::move(options.pre_init);
+  worker.post_init = std::move(options.post_init);
+  worker.loop = std::move(options.loop);
+  worker.on_exit = std::move(options.on_exit);
+  worker.last_resort = std::move(options.last_resort);
+  worker.solitary = options.solitary;
+  worker.unlimited = options.unlimited;
+  worker.privileged = options.privileged;
+  worker.use_limit_grace = options.use_limit_grace;
+  worker.slow_exit_limit = options.slow_exit_limit;
+  worker.description = options.description;
+  worker.version = options.version;
+  return worker;
+}
+
+void CheckOptions(const MultiServerOptions& options) {
+  POSTHOUSE_CHECK(static_cast<bool>(options.serve), "MultiServerOptions.serve is not set");
+  POSTHOUSE_CHECK(options.request_deadline > absl::ZeroDuration(),
+                  "MultiServerOptions.request_deadline is not positive");
+  POSTHOUSE_CHECK(options.client_idle_limit > absl::ZeroDuration(),
+                  "MultiServerOptions.client_idle_limit is not positive");
+  POSTHOUSE_CHECK(options.use_limit_grace >= absl::ZeroDuration(),
+                  "MultiServerOptions.use_limit_grace is negative");
+  POSTHOUSE_CHECK(options.max_request_bytes > 0 && options.max_output_bytes > 0,
+                  "MultiServerOptions: a bound of a client's bytes is zero");
+  POSTHOUSE_CHECK(options.accepts_per_turn > 0 && options.requests_per_client_and_turn > 0,
+                  "MultiServerOptions: a bound per turn is not positive");
+}
+
+}  // namespace
+
+int MultiServerMain(int argc, char** argv, MultiServerOptions options) {
+  CheckOptions(options);
+  WorkerOptions worker_options = TakeWorkerOptions(options);
+  // Shared, because replies that were set aside may outlive it.
+  const auto server = std::make_shared<MultiServer>(std::move(options));
+  Worker worker(std::move(worker_options), server.get());
+  server->Attach(&worker);
+  return worker.Run(std::vector<std::string>(argv, argv + argc));
+}
+
+}  // namespace posthouse
