@@ -17,7 +17,7 @@ inline constexpr absl::string_view kAnvilGreeting = "protocol=anvil_protocol\n\n
 enum class AnvilAnswer {
   kReply,           // `*reply` is to be sent
   kUnknownRequest,  // the same; the name of the request means nothing to us
-  kWrongList,       // not the two attributes in their order: the client is disconnected
+  kWrongList,       // does not begin with the two attributes: the client is disconnected
 };
 
 // Answers one complete list of `holder`'s connection. `*text` becomes the reply, or for a wrong

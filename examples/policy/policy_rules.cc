@@ -13,8 +13,9 @@
 namespace examples {
 namespace {
 
-// A row's last use is written down at most this often: a busy sender's rows are read, not written.
-constexpr int64_t kTouchInterval = 3600;
+// A row's last use is written down only when this part of its time to live is gone: a busy sender's
+// rows are read, not written.
+constexpr int64_t kTouchesPerTtl = 32;
 
 void KeepPrefix(unsigned char* bytes, int size, int prefix) {
   for (int i = 0; i < size; ++i) {
@@ -25,7 +26,7 @@ void KeepPrefix(unsigned char* bytes, int size, int prefix) {
 
 // Whether `expires` needs moving for a row that is of use for `ttl` from now.
 bool WorthTouching(int64_t expires, int64_t now, int64_t ttl) {
-  return now + ttl - expires >= std::min(kTouchInterval, ttl / 2 + 1);
+  return now + ttl - expires > ttl / kTouchesPerTtl;
 }
 
 // The rate limit that applies to a request and the name it is counted under.

@@ -27,19 +27,19 @@
 namespace examples {
 
 struct PolicySettings {
-  // Seconds.
-  int64_t greylist_delay = 300;  // 0: no greylisting
-  int64_t retry_window = 2 * 86400;
-  int64_t triplet_ttl = 35 * 86400;  // since its last use, once it has passed
+  // Milliseconds.
+  int64_t greylist_delay = 0;  // 0: no greylisting
+  int64_t retry_window = 0;
+  int64_t triplet_ttl = 0;  // since its last use, once it has passed
   // Combinations of a network that have to pass before it is on the white list; 0: never.
-  int64_t auto_whitelist_passes = 5;
-  int64_t auto_whitelist_ttl = 35 * 86400;  // since its last use
+  int64_t auto_whitelist_passes = 0;
+  int64_t auto_whitelist_ttl = 0;  // milliseconds since its last use
   int ipv4_prefix = 24;
   int ipv6_prefix = 64;
   // Recipients per period; 0: no limit.
   int64_t rate_limit = 0;
   int64_t sasl_rate_limit = 0;
-  int64_t rate_period = 3600;
+  int64_t rate_period = 0;  // milliseconds
   // As NormalizeOptOut() gives them.
   absl::flat_hash_set<std::string> opt_out;
 };
@@ -77,7 +77,7 @@ absl::StatusOr<absl::optional<PolicyVerdict>> DecideWithoutStore(const PolicyReq
                                                                  const PolicySettings& settings);
 
 // The decision, for requests that DecideWithoutStore() left open, and its traces in the store.
-// Errors are those of the store.
+// `now` is in milliseconds since the Unix epoch. Errors are those of the store.
 absl::StatusOr<PolicyVerdict> Decide(const PolicyRequest& request, const PolicySettings& settings,
                                      int64_t now, PolicyTransaction& transaction);
 

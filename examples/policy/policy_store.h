@@ -1,6 +1,6 @@
 // What policyd remembers, as an interface: the rules see rows and know nothing of the database.
 //
-// Times are whole seconds since the Unix epoch, because they outlive the process. Every row says
+// Times are milliseconds since the Unix epoch, because they outlive the process. Every row says
 // until when it is of use; from then on it counts as absent and may be deleted at any time.
 
 #ifndef EXAMPLES_POLICY_POLICY_STORE_H_

@@ -59,9 +59,7 @@ TEST_F(AnvilProtocolTest, D31_AWrongListIsNotAnswered) {
       "request=connect\n\n",
       "ident=x\n\n",
       "ident=x\nrequest=connect\n\n",
-      "request=connect\nident=x\nmore=1\n\n",
       "request=connect\nrequest=connect\nident=x\n\n",
-      "request=connect\nident=x\nmore\n\n",
       "request\nident=x\n\n",
       "Request=connect\nident=x\n\n",
       " request=connect\nident=x\n\n",
@@ -71,6 +69,11 @@ TEST_F(AnvilProtocolTest, D31_AWrongListIsNotAnswered) {
     EXPECT_EQ(Ask(list).substr(0, 6), "WRONG:") << list;
   }
   EXPECT_EQ(table_.size(), 0u) << "a wrong list has no effect";
+}
+
+TEST_F(AnvilProtocolTest, WhatFollowsTheTwoAttributesIsIgnored) {
+  EXPECT_EQ(Ask("request=connect\nident=x\nmore=1\n\n"), "status=0\ncount=1\nrate=1\n\n");
+  EXPECT_EQ(Ask("request=connect\nident=x\nmore\n\n"), "status=0\ncount=1\nrate=2\n\n");
 }
 
 TEST_F(AnvilProtocolTest, D31_AnyTextIsAnIdent) {

@@ -14,6 +14,7 @@
 namespace examples {
 namespace {
 
+// The rules do not care what the unit is; small numbers are easier to read.
 constexpr int64_t kNow = 1767225600;
 constexpr int64_t kDay = 86400;
 
@@ -44,7 +45,12 @@ class PolicyRulesTest : public testing::Test {
     return verdict;
   }
 
-  PolicySettings settings_;
+  PolicySettings settings_ = {.greylist_delay = 300,
+                              .retry_window = 2 * kDay,
+                              .triplet_ttl = 35 * kDay,
+                              .auto_whitelist_passes = 5,
+                              .auto_whitelist_ttl = 35 * kDay,
+                              .rate_period = 3600};
   MemoryPolicyStore store_;
 };
 

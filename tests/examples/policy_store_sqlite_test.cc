@@ -294,7 +294,11 @@ TEST_F(SqliteStoreTest, ManyProcessesLoseNoUpdate) {
     children.push_back(InChild([&, p] {
       std::mt19937 random(p);
       auto store = Store();
-      PolicySettings settings;
+      const PolicySettings settings = {.greylist_delay = 300,
+                                       .retry_window = 10000,
+                                       .triplet_ttl = 100000,
+                                       .auto_whitelist_passes = 5,
+                                       .auto_whitelist_ttl = 100000};
       for (int i = 0; i < rounds; ++i) {
         if (!CountOne(*store, std::to_string(random() % 5)).ok()) return 1;
         const std::string sender = std::to_string(random() % 200);
