@@ -361,12 +361,15 @@ void Worker::Stop(absl::string_view why) {
   }
 }
 
-// Other signals keep their default action (S5).
+// Other signals keep their default action (S5). SIGINT is for the keyboard of a program by itself.
+std::vector<int> Worker::StopSignals() const {
+  if (standalone_) return {SIGTERM, SIGINT};
+  return {SIGTERM};
+}
+
 absl::Status Worker::WatchSignals() {
-  std::vector<int> signals = {SIGTERM};
-  if (standalone_) signals.push_back(SIGINT);
   absl::StatusOr<std::unique_ptr<SignalWatch>> watch =
-      SignalWatch::Create(loop_.get(), signals, &Worker::OnSignal, this);
+      SignalWatch::Create(loop_.get(), StopSignals(), &Worker::OnSignal, this);
   if (!watch.ok()) return watch.status();
   signals_ = *std::move(watch);
   return absl::OkStatus();

@@ -183,6 +183,7 @@ class Worker {
   absl::Status ReadGeneration();
   absl::Status RunDebugger();
   absl::Status OpenOwnSockets();
+  absl::Status HoldStopSignals();
   absl::Status EnterDirectory();
   absl::Status PreInit();
   absl::Status DropPrivileges();
@@ -224,6 +225,7 @@ class Worker {
   void WatchUseLimit();
   void StopAccepting();
   void ServeWhatIsReadable();
+  std::vector<int> StopSignals() const;
   absl::Status WatchSignals();
   absl::Status BecomeDrainedChild();
   static void OnSignal(int signal, void* context);

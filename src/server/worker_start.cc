@@ -518,6 +518,10 @@ absl::Status Worker::RunDebugger() {
 
 absl::Status Worker::OpenOwnSockets() {
   if (!standalone_) return absl::OkStatus();
+  // From the first socket on clients can connect, so from here on an early signal has to end the
+  // process in an orderly way: it waits until the loop watches for it.
+  absl::Status held = HoldStopSignals();
+  if (!held.ok()) return held;
   for (const UniqueFd& fd : inherited_sockets_) {
     // systemd hands over blocking sockets; nobody else waits on them.
     absl::Status status = SetNonBlocking(fd.get());
@@ -538,6 +542,16 @@ absl::Status Worker::OpenOwnSockets() {
       sockets_.push_back({socket.fd(), socket.transport()});
       own_sockets_.push_back(std::move(socket));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Worker::HoldStopSignals() {
+  sigset_t stop;
+  sigemptyset(&stop);
+  for (const int signal : StopSignals()) sigaddset(&stop, signal);
+  if (os::Sigmask(SIG_BLOCK, &stop, nullptr) != 0) {
+    return absl::ErrnoToStatus(errno, "holding SIGTERM back");
   }
   return absl::OkStatus();
 }
