@@ -1,0 +1,181 @@
+// The budget of event_loop.h, counted: allocations, system calls and bytes.
+
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "posthouse/event/descriptor_limit.h"
+#include "posthouse/event/event_loop.h"
+#include "tests/event/event_fixture.h"
+
+// Counts what this process allocates. At file scope because operator new has no object.
+namespace {
+int64_t allocations = 0;
+int64_t allocated_bytes = 0;
+
+void* Count(size_t size, size_t alignment) {
+  ++allocations;
+  allocated_bytes += static_cast<int64_t>(size);
+  void* memory = nullptr;
+  return ::posix_memalign(&memory, alignment, size) == 0 ? memory : nullptr;
+}
+}  // namespace
+
+void* operator new(size_t size) {
+  void* memory = Count(size, 16);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void* operator new(size_t size, const std::nothrow_t&) noexcept { return Count(size, 16); }
+void* operator new(size_t size, std::align_val_t alignment) {
+  void* memory = Count(size, static_cast<size_t>(alignment));
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return Count(size, static_cast<size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { ::free(memory); }
+void operator delete(void* memory, size_t) noexcept { ::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { ::free(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { ::free(memory); }
+
+namespace posthouse {
+namespace {
+
+struct Counter {
+  int64_t calls = 0;
+  static void On(int, void* context) { ++static_cast<Counter*>(context)->calls; }
+};
+
+class EventLoopBudget : public LoopTest {
+ protected:
+  // What `body` allocates and which calls it makes.
+  struct Cost {
+    int64_t allocations;
+    CallCounts calls;
+  };
+  template <typename Body>
+  Cost CostOf(Body body) {
+    const CallCounts before = system_->Counts();
+    const int64_t allocated = allocations;
+    body();
+    return {allocations - allocated, system_->Counts() - before};
+  }
+};
+
+TEST_P(EventLoopBudget, AReadyEventAllocatesNothingAndIsOneShareOfOneWait) {
+  std::vector<Pair> pipes(50);
+  std::vector<FdWatch> watches;
+  Counter counter;
+  for (Pair& pair : pipes) {
+    pair = MakePipe();
+    pair.Write();
+    watches.push_back(Watch(pair.a.get(), {.on_readable = &Counter::On, .context = &counter}));
+  }
+  Turns(2);
+  const Cost cost = CostOf([this] {
+    for (int i = 0; i < 100; ++i) loop_->RunOnce(absl::InfiniteDuration()).IgnoreError();
+  });
+  EXPECT_EQ(counter.calls, 102 * 50);
+  EXPECT_EQ(cost.allocations, 0);
+  EXPECT_EQ(cost.calls[WaitCall()], 100);
+  EXPECT_EQ(cost.calls.Total(), 100) << cost.calls.ToString();  // no clock is read either
+}
+
+TEST_P(EventLoopBudget, WithTimersPendingATurnReadsTheClockOnce) {
+  Pair pipe = MakePipe();
+  pipe.Write();
+  Counter counter;
+  FdWatch watch = Watch(pipe.a.get(), {.on_readable = &Counter::On, .context = &counter});
+  Timer timer(loop_.get(), &Counter::On, &counter);
+  timer.Start(absl::Seconds(100));
+  Turns(2);
+  const Cost cost = CostOf([&] {
+    for (int i = 0; i < 100; ++i) {
+      loop_->RunOnce(absl::InfiniteDuration()).IgnoreError();
+      timer.StartAt(loop_->now_ns() + 100000000000);  // the idle limit, pushed at each event
+    }
+  });
+  EXPECT_EQ(cost.allocations, 0);
+  EXPECT_EQ(cost.calls[SystemCall::kClockGettime], 100);
+  EXPECT_EQ(cost.calls.Total(), 200) << cost.calls.ToString();
+}
+
+TEST_P(EventLoopBudget, EnablingAndDisablingInOneTurnMakesNoSystemCall) {
+  Pair sockets = MakeSockets();
+  Counter counter;
+  FdWatch watch =
+      Watch(sockets.a.get(),
+            {.on_readable = &Counter::On, .on_writable = &Counter::On, .context = &counter});
+  Turn();
+  const Cost cost = CostOf([&] {
+    for (int i = 0; i < 100; ++i) {
+      watch.EnableWrite();
+      watch.DisableWrite();
+      watch.DisableRead();
+      watch.EnableRead();
+      loop_->RunOnce(absl::ZeroDuration()).IgnoreError();
+    }
+  });
+  EXPECT_EQ(cost.allocations, 0);
+  EXPECT_EQ(cost.calls[SystemCall::kEpollCtl], 0);
+  EXPECT_EQ(cost.calls.Total(), 100) << cost.calls.ToString();
+}
+
+TEST_P(EventLoopBudget, RearmingATimerMakesNoSystemCallAndNoAllocation) {
+  Counter counter;
+  std::vector<std::unique_ptr<Timer>> timers;
+  for (int i = 0; i < 100; ++i) {
+    timers.push_back(std::make_unique<Timer>(loop_.get(), &Counter::On, &counter));
+    timers.back()->Start(absl::Seconds(i));
+  }
+  const Cost cost = CostOf([&] {
+    for (int i = 0; i < 1000; ++i) {
+      Timer& timer = *timers[i % 100];
+      timer.Start(absl::Seconds(i % 77));
+      timer.Cancel();
+      timer.Start(absl::Seconds(i % 50));
+      timer.StartAt(i);
+    }
+  });
+  EXPECT_EQ(cost.allocations, 0);
+  // Reading the clock is a call of the seam, not of the kernel.
+  EXPECT_EQ(cost.calls.Total(), cost.calls[SystemCall::kClockGettime]);
+}
+
+TEST_P(EventLoopBudget, AWatchCostsAtMost64BytesWithItsFunctionAndContext) {
+  if (GetParam() == Backend::kSelect) GTEST_SKIP() << "its sets have a fixed size";
+  ASSERT_GT(*RaiseDescriptorLimit(), 4000);
+  Pair pipe = MakePipe();
+  Counter counter;
+  for (const int count : {500, 1000, 2000}) {
+    MakeLoop({});
+    std::vector<UniqueFd> copies(count);
+    for (UniqueFd& copy : copies) copy = UniqueFd(os::Fcntl(pipe.a.get(), F_DUPFD_CLOEXEC, 0));
+    std::vector<FdWatch> watches(count);
+    const int64_t before = allocated_bytes;
+    for (int i = 0; i < count; ++i) {
+      absl::StatusOr<FdWatch> made =
+          loop_->Watch(copies[i].get(), {.on_readable = &Counter::On, .context = &counter});
+      ASSERT_THAT(made, IsOk());
+      watches[i] = *std::move(made);
+    }
+    const double each = static_cast<double>(allocated_bytes - before) / count;
+    RecordProperty("bytes_per_watch_at_" + std::to_string(count), std::to_string(each));
+    EXPECT_LE(each, 64.0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, EventLoopBudget, testing::ValuesIn(AvailableBackends()),
+                         BackendTestName);
+
+}  // namespace
+}  // namespace posthouse
