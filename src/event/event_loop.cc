@@ -36,7 +36,7 @@ constexpr uint16_t kVerify = 128;  // the number may mean another file by now
 
 // While a change waits for memory, it is tried again this often.
 constexpr int64_t kRetryNs = 100 * 1000 * 1000;
-// See WaitTime().
+// See PlanWait().
 constexpr int64_t kFarDeadlineNs = 1000 * 1000 * 1000;
 constexpr int64_t kNapNs = 500 * 1000 * 1000;
 // One turn in so many checks that one of its events is of the file that was watched; see Audit().
@@ -289,50 +289,65 @@ absl::Status EventLoop::Impl::Wait(absl::Duration max_wait) {
   }
   bool rebuilt = false;
   for (;;) {
-    bool nap = false;
-    const int64_t timeout_ns = WaitTime(max_wait, &nap);
+    const WaitPlan plan = PlanWait(max_wait);
     now_is_of_this_turn_ = false;
     ++counters_.waits;
-    absl::Status status = poller_->Wait(timeout_ns, &batch_);
+    absl::Status status = poller_->Wait(plan.timeout_ns, &batch_);
     if (ABSL_PREDICT_FALSE(!status.ok())) {
       batch_.count = 0;
       if (rebuilt) return status;
       if (absl::Status again = Rebuild(); !again.ok()) return again;
       rebuilt = true;
-    } else if (!nap || batch_.count > 0 || batch_.interrupted) {
+    } else if (batch_.count > 0 || batch_.interrupted || !WaitOn(plan, &max_wait)) {
       break;
     }
-    busy_ = false;
   }
   if (batch_.interrupted) ++counters_.interrupted_waits;
   if (after_wait_ != nullptr) after_wait_(after_wait_context_);
   return absl::OkStatus();
 }
 
-// How long the kernel may sleep; negative for ever.
+// How long the kernel may sleep, negative for ever, and what ends the sleep.
 //
 // A wait needs the time only for the first deadline, and a busy loop with that far away does
 // without a reading: it starts with a nap, and asks the clock when nothing has come in it. The
 // latest reading is never later than now, so what it says is due is due.
-int64_t EventLoop::Impl::WaitTime(absl::Duration max_wait, bool* nap) {
-  if (max_wait <= absl::ZeroDuration() || SomethingIsReadyAnyway()) return 0;
+EventLoop::Impl::WaitPlan EventLoop::Impl::PlanWait(absl::Duration max_wait) {
+  if (max_wait <= absl::ZeroDuration() || SomethingIsReadyAnyway()) return {0, WaitEnd::kLimit};
   const bool unlimited = max_wait == absl::InfiniteDuration();
-  if (unlimited && timers_.pending() == 0 && !retry_wanted_) return -1;
+  if (unlimited && timers_.pending() == 0 && !retry_wanted_) return {-1, WaitEnd::kLimit};
   int64_t limit = kLongestWaitNs;
   if (max_wait < absl::Nanoseconds(kLongestWaitNs)) {
     limit = absl::ToInt64Nanoseconds(max_wait);
     if (absl::Nanoseconds(limit) < max_wait) ++limit;
   }
   if (retry_wanted_) limit = std::min(limit, kRetryNs);
-  if (timers_.pending() == 0) return limit;
-  const int64_t deadline = timers_.NextDeadline();
-  if (deadline <= now_) return 0;
+  if (timers_.pending() == 0) return {limit, WaitEnd::kLimit};
+  int64_t deadline = timers_.NextDeadline();
   if (unlimited && busy_ && now_is_of_this_turn_ && deadline - now_ > kFarDeadlineNs) {
-    *nap = true;
-    return std::min(limit, kNapNs);
+    return {std::min(limit, kNapNs), WaitEnd::kNap};
   }
-  now_ = os::SteadyNanos();
-  return std::min(limit, std::max<int64_t>(deadline - now_, 0));
+  if (deadline > now_) now_ = os::SteadyNanos();
+  if (deadline <= now_) {
+    if (timers_.HasDue(now_)) return {0, WaitEnd::kLimit};
+    deadline = timers_.NextDeadline();
+  }
+  const int64_t left = std::max<int64_t>(deadline - now_, 0);
+  return left < limit ? WaitPlan{left, WaitEnd::kTimer} : WaitPlan{limit, WaitEnd::kLimit};
+}
+
+// After a wait in which nothing came: whether to go on waiting, because it was only a nap, or
+// because the timer that it was for has been pushed back or cancelled since its bucket was looked
+// at (E23).
+bool EventLoop::Impl::WaitOn(const WaitPlan& plan, absl::Duration* max_wait) {
+  if (plan.end == WaitEnd::kLimit) return false;
+  busy_ = false;
+  if (plan.end == WaitEnd::kNap) return true;
+  const int64_t started = now_;
+  const int64_t now = now_ns();
+  if (now <= started || timers_.HasDue(now)) return false;
+  *max_wait -= absl::Nanoseconds(now - started);
+  return true;
 }
 
 bool EventLoop::Impl::SomethingIsReadyAnyway() const {

@@ -78,7 +78,13 @@ class EventLoop::Impl {
 
   // The wait.
   absl::Status Wait(absl::Duration max_wait);
-  int64_t WaitTime(absl::Duration max_wait, bool* nap);
+  enum class WaitEnd { kLimit, kNap, kTimer };
+  struct WaitPlan {
+    int64_t timeout_ns;
+    WaitEnd end;  // what ends it if nothing comes
+  };
+  WaitPlan PlanWait(absl::Duration max_wait);
+  bool WaitOn(const WaitPlan& plan, absl::Duration* max_wait);
   bool SomethingIsReadyAnyway() const;
 
   // After it.

@@ -151,6 +151,12 @@ int64_t TimerQueue::NextDeadline() {
   return next_deadline_;
 }
 
+bool TimerQueue::HasDue(int64_t now) {
+  if (!Empty(due_)) return true;
+  next_deadline_known_ = false;
+  return CollectDue(now, next_request_);
+}
+
 void TimerQueue::RunDue(int64_t now, int max, HandlerMeter* meter) {
   const uint64_t limit = next_request_;
   running_ = true;

@@ -68,6 +68,9 @@ class TimerQueue {
   // nothing is pending.
   int64_t NextDeadline();
 
+  // Whether RunDue() would run something; puts what was pushed back where it belongs.
+  bool HasDue(int64_t now);
+
   // Runs what is due at `now`, at most `max` handlers. What is left over keeps its order.
   void RunDue(int64_t now, int max, HandlerMeter* meter);
 

@@ -237,6 +237,26 @@ TEST_P(EventLoopContract, E23_TheFourShapesOfWaiting) {
   EXPECT_EQ(passed(), 3 * kSecond);
 }
 
+// A timer that was pushed back or cancelled does not end the wait at its old deadline.
+TEST_P(EventLoopContract, E23_TheWaitIsForTheDeadlineThatIsLeft) {
+  UseFakeClock();
+  constexpr int64_t kSecond = 1000000000;
+  Recorder recorder;
+  Timer pushed(loop_.get(), &Recorder::On, &recorder);
+  Timer cancelled(loop_.get(), &Recorder::On, &recorder);
+  const int64_t start = os::SteadyNanos();
+  pushed.Start(absl::Seconds(5));
+  cancelled.Start(absl::Seconds(3));
+  Turn();
+  pushed.Start(absl::Seconds(100));
+  cancelled.Cancel();
+  Turn(absl::Seconds(50));
+  EXPECT_EQ(os::SteadyNanos() - start, 50 * kSecond);
+  Turn(absl::InfiniteDuration());
+  EXPECT_EQ(os::SteadyNanos() - start, 100 * kSecond);
+  EXPECT_EQ(recorder.timers, 1);
+}
+
 TEST_P(EventLoopContract, E23_ABusyLoopMeetsAFarDeadlineExactly) {
   UseFakeClock();
   constexpr int64_t kSecond = 1000000000;

@@ -2,6 +2,8 @@
 
 #include "posthouse/event/timer_queue.h"
 
+#include <stdlib.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <functional>
@@ -282,7 +284,7 @@ TEST_P(TimerQueueModelTest, RunsExactlyAsTheModel) {
       while (random() % 2 == 0) change();
     };
   }
-  const int steps = 3000;
+  const int steps = ::getenv("POSTHOUSE_FULL") != nullptr ? 20000 : 800;
   for (int step = 0; step < steps && !failed; ++step) {
     for (int i = static_cast<int>(random() % 20); i > 0; --i) change();
     // Never later than the truth; and looking there makes progress.
@@ -299,13 +301,13 @@ TEST_P(TimerQueueModelTest, RunsExactlyAsTheModel) {
     }
     ASSERT_EQ(queue.pending(), static_cast<int64_t>(model.size()));
   }
-  EXPECT_GT(order.size(), 1000u);
+  EXPECT_GT(order.size(), 500u);
   for (Job& job : jobs) {
     if (job.node.pending()) queue.Cancel(&job.node);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, TimerQueueModelTest, testing::Range(1, 25));
+INSTANTIATE_TEST_SUITE_P(Seeds, TimerQueueModelTest, testing::Range(1, 17));
 
 // F21, without a kernel: sleeping until NextDeadline() each time, few looks find nothing due.
 TEST_F(TimerQueueTest, F21_LookingWhenToldFindsSomethingDue) {
