@@ -1,7 +1,5 @@
 #include "posthouse/event/compat.h"
 
-#include <stdio.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -20,6 +18,7 @@
 #include "posthouse/event/descriptor_limit.h"
 #include "posthouse/event/event_loop_impl.h"
 #include "posthouse/os/clock.h"
+#include "posthouse/os/os.h"
 
 namespace posthouse::compat {
 namespace {
@@ -195,7 +194,9 @@ void CompatEventLoop::Fatal(absl::string_view message) const {
   if (options_.fatal != nullptr) {
     options_.fatal(message);
   } else {
-    ::fprintf(stderr, "fatal: %s\n", std::string(message).c_str());
+    const std::string line = absl::StrCat("fatal: ", message, "\n");
+    // When this fails as well there is nobody left to tell.
+    (void)os::Write(2, line.data(), line.size());
   }
   std::_Exit(1);
 }

@@ -107,12 +107,14 @@ constexpr const char* kCppParts[] = {
 
 // What may pass, and why.
 struct Exception {
-  const char* object;  // as nm names it: archive[member]
+  const char* library;
   const char* symbol;
   const char* reason;
 };
 constexpr Exception kExceptions[] = {
-    {"check.", "fprintf", "src/base lies below the seam, and a panic must not depend on it"},
+    {"//src/base:check", "fprintf", "lies below the seam, and a panic must not depend on it"},
+    {"//src/log:log", "tzset", "the one reading of the time zone, before a chroot (F62)"},
+    {"//src/log:buffered_sink", "localtime_r", "converts with the zone that was read; asks nobody"},
 };
 
 std::set<std::string> DeniedCFunctions() {
@@ -142,11 +144,9 @@ bool IsDenied(const std::set<std::string>& denied, const std::string& symbol) {
   return false;
 }
 
-bool IsExcepted(const std::string& object, const std::string& symbol) {
+bool IsExcepted(const std::string& library, const std::string& symbol) {
   for (const Exception& exception : kExceptions) {
-    if (absl::StrContains(object, exception.object) && Plain(symbol) == exception.symbol) {
-      return true;
-    }
+    if (library == exception.library && Plain(symbol) == exception.symbol) return true;
   }
   return false;
 }
@@ -187,7 +187,7 @@ std::vector<std::string> Offences(const std::vector<Archive>& archives) {
       // archive:member:                 U symbol
       const std::string object = line.substr(0, line.find(": "));
       const std::string symbol = line.substr(line.rfind(' ') + 1);
-      if (!IsDenied(denied, symbol) || IsExcepted(object, symbol)) continue;
+      if (!IsDenied(denied, symbol) || IsExcepted(archive.label, symbol)) continue;
       offences.push_back(absl::StrCat(archive.label, " needs ", symbol, " (in ", object, ")"));
     }
   }
@@ -239,8 +239,8 @@ TEST(SeamTest, NoLibraryCallsTheSystemPastTheSeam) {
   for (const Archive& archive : archives) {
     layers.insert(archive.label.substr(0, archive.label.find(':')));
   }
-  for (const char* layer :
-       {"//src/base", "//src/config", "//src/event", "//src/io", "//src/master"}) {
+  for (const char* layer : {"//src/base", "//src/config", "//src/event", "//src/io", "//src/log",
+                            "//src/master", "//src/server"}) {
     EXPECT_THAT(layers, Contains(layer));
   }
   EXPECT_THAT(Offences(archives), IsEmpty());
