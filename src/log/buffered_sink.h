@@ -23,6 +23,7 @@ class BufferedSink : public LogSink {
 
   void Write(const LogRecord& record) final;
   void Flush() final;
+  bool pending() const final { return !kept_.empty() || untold_ > 0; }
   void AfterFork() override;
   int64_t dropped() const final { return dropped_; }
 

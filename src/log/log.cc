@@ -11,6 +11,10 @@
 namespace posthouse {
 namespace {
 
+// Nobody waits longer than this for a log.
+constexpr absl::Duration kLongestFlush = absl::Minutes(1);
+constexpr long kFlushStepNs = 2000000;
+
 // What came from outside may be anything; a log line is one line of printable ASCII.
 std::string Neutralise(absl::string_view text) {
   std::string result(text.substr(0, Log::kMaxRecord));
@@ -88,6 +92,24 @@ bool Log::Limited(LogSeverity severity, absl::string_view condition, absl::Durat
 
 void Log::Flush() {
   for (const std::unique_ptr<LogSink>& sink : sinks_) sink->Flush();
+}
+
+bool Log::pending() const {
+  for (const std::unique_ptr<LogSink>& sink : sinks_) {
+    if (sink->pending()) return true;
+  }
+  return false;
+}
+
+bool Log::FlushFor(absl::Duration limit) {
+  const int64_t end = os::SteadyNanos() + absl::ToInt64Nanoseconds(std::min(limit, kLongestFlush));
+  for (;;) {
+    Flush();
+    if (!pending()) return true;
+    if (os::SteadyNanos() >= end) return false;
+    const timespec moment = {0, kFlushStepNs};
+    os::Nanosleep(&moment, nullptr);
+  }
 }
 
 void Log::AfterFork() {

@@ -54,6 +54,8 @@ class LogSink {
   virtual void Write(const LogRecord& record) = 0;
   // Tries again to deliver what Write() had to keep.
   virtual void Flush() {}
+  // Whether there is something for Flush() to do.
+  virtual bool pending() const { return false; }
   // In the child of a fork: what Write() had to keep is left to the parent.
   virtual void AfterFork() {}
   // Records dropped since the sink was made.
@@ -95,8 +97,12 @@ class Log {
   bool Limited(LogSeverity severity, absl::string_view condition, absl::Duration interval,
                absl::string_view text);
 
-  // Delivers what sinks have kept, as far as they take it.
+  // Delivers what sinks have kept, as far as they take it. Cheap when there is nothing.
   void Flush();
+  // Whether a sink has kept something; then Flush() should be called again after a moment.
+  bool pending() const;
+  // For the end of a process: tries until nothing is kept or `limit` has passed; says which.
+  bool FlushFor(absl::Duration limit);
   // In the child, before it logs.
   void AfterFork();
 

@@ -315,6 +315,30 @@ TEST_F(SinksTest, TheSocketIsCloseOnExec) {
   EXPECT_EQ(fcntl(next, F_GETFD), FD_CLOEXEC);
 }
 
+TEST_F(SinksTest, F123_AtTheEndAProcessWaitsALittleForItsLog) {
+  LogDaemon daemon(path_, SOCK_DGRAM);
+  log_.AddSink(Syslog());
+  EXPECT_TRUE(log_.FlushFor(absl::Seconds(10)));
+  for (int i = 0; i < 200; ++i) log_.Info(absl::StrCat("record ", i));
+  if (!log_.pending()) GTEST_SKIP() << "the kernel queues 200 datagrams";
+  const absl::Time start = absl::Now();
+  EXPECT_FALSE(log_.FlushFor(absl::Milliseconds(50)));
+  EXPECT_GE(absl::Now() - start, absl::Milliseconds(50));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  const pid_t pid = fork();
+  ASSERT_GE(pid, 0);
+  if (pid == 0) _exit(log_.FlushFor(absl::Seconds(20)) ? 0 : 1);
+  for (int i = 0; i < 200; ++i) {
+    EXPECT_TRUE(absl::EndsWith(daemon.Next(), absl::StrCat("record ", i)));
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0);
+  // This process, which has kept them too, gives them up.
+  log_.AfterFork();
+  EXPECT_FALSE(log_.pending());
+}
+
 // --- postlog ---
 
 TEST_F(SinksTest, D91_PostlogWritesHostAndTag) {
