@@ -44,7 +44,7 @@ absl::string_view LogSeverityWord(LogSeverity severity) {
 
 Log::Log(std::string tag) : tag_(Neutralise(tag)), pid_(os::Getpid()) {
   // The file of the time zone must be read before a chroot makes it unreachable (F62).
-  tzset();
+  os::Tzset();
 }
 
 Log::~Log() { Flush(); }

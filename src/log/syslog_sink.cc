@@ -1,5 +1,7 @@
 #include "posthouse/log/syslog_sink.h"
 
+#include <syslog.h>
+
 #include <vector>
 
 #include "absl/status/status.h"
@@ -62,14 +64,17 @@ absl::StatusOr<int> ParseSyslogFacility(absl::string_view name) {
     int number;
   } kFacilities[] = {
       {"auth", 4},    {"authpriv", 10}, {"cron", 9},    {"daemon", 3},  {"ftp", 11},
-      {"kern", 0},    {"lpr", 6},       {"mail", 2},    {"news", 7},    {"security", 4},
-      {"syslog", 5},  {"user", 1},      {"uucp", 8},    {"local0", 16}, {"local1", 17},
-      {"local2", 18}, {"local3", 19},   {"local4", 20}, {"local5", 21}, {"local6", 22},
-      {"local7", 23},
+      {"kern", 0},    {"lpr", 6},       {"mail", 2},    {"news", 7},    {"syslog", 5},
+      {"user", 1},    {"uucp", 8},      {"local0", 16}, {"local1", 17}, {"local2", 18},
+      {"local3", 19}, {"local4", 20},   {"local5", 21}, {"local6", 22}, {"local7", 23},
   };
   for (const auto& facility : kFacilities) {
     if (facility.name == name) return facility.number << 3;
   }
+#if defined(LOG_SECURITY)
+  // Only some systems have it, and stock daemons know it only there.
+  if (name == "security") return LOG_SECURITY;
+#endif
   return absl::InvalidArgumentError(
       absl::StrCat("unknown syslog facility \"", absl::CHexEscape(name.substr(0, 40)), "\""));
 }

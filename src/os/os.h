@@ -136,6 +136,8 @@ int Getaddrinfo(const char* host, const char* port, const addrinfo* hints, addri
 
 // Time, randomness, memory.
 int ClockGettime(clockid_t clock, timespec* out);
+// Reads the file of the time zone; localtime_r(3) works on what it has read.
+void Tzset();
 int Nanosleep(const timespec* duration, timespec* left);
 ssize_t Getrandom(void* buffer, size_t size, unsigned flags);
 void* Mmap(void* address, size_t size, int protection, int flags, int fd, off_t offset);

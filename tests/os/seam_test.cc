@@ -61,7 +61,7 @@ constexpr char kOtherCFunctions[] =
     "getservbyname getservbyport getsid getspnam gettid gettimeofday getxattr glob "
     "if_indextoname if_nametoindex inotify_add_watch inotify_init inotify_init1 io_setup "
     "io_submit ioperm iopl kcmp killpg lchown lgetxattr link linkat lio_listio listxattr "
-    "localtime localtime_r lockf lseek lutimes memfd_create mincore mkdir mkdirat mkdtemp mkfifo "
+    "localtime lockf lseek lutimes memfd_create mincore mkdir mkdirat mkdtemp mkfifo "
     "mkfifoat mknod mknodat mkostemp mkstemp mktime mlock mlock2 mlockall mount mprotect mq_open "
     "mremap msgget msync munlock name_to_handle_at nftw nice open_by_handle_at openat opendir "
     "openlog openpty pathconf pause pclose perror personality pidfd_open pidfd_send_signal pipe "
