@@ -158,7 +158,7 @@ void MultiServer::Greet(Connection& connection) {
 void MultiServer::InputReady(Connection& connection) {
   if (options_.leave_input_unread) return ServeUnread(connection);
   const absl::StatusOr<Stream::FillResult> filled = connection.stream_.Fill();
-  if (!filled.ok()) return Drop(connection, filled.status().message());
+  if (!filled.ok()) return Lost(connection, filled.status());
   // A false readiness costs the one call (F14).
   if (*filled == Stream::FillResult::kWouldBlock) return;
   connection.has_news_ = true;
@@ -218,7 +218,7 @@ bool MultiServer::SendOutput(Connection& connection) {
   if (before > 0) {
     const absl::StatusOr<bool> done = connection.stream_.TryFlush();
     if (!done.ok()) {
-      Drop(connection, done.status().message());
+      Lost(connection, done.status());
       return false;
     }
     const bool progress = connection.stream_.unsent() < before;
@@ -375,11 +375,22 @@ void MultiServer::RunPreDisconnect(Connection& connection) {
                          absl::StrCat("client ", connection.peer(), ": ", status.message()));
 }
 
+// Peers that go away are no news (F42).
+void MultiServer::Lost(Connection& connection, const absl::Status& status) {
+  worker_->log().Verbose("client ", connection.peer(), " fd ", connection.fd(), ": ",
+                         status.message());
+  End(connection);
+}
+
 void MultiServer::Drop(Connection& connection, absl::string_view why) {
   if (connection.closed_) return;
   worker_->log().Limited(
       LogSeverity::kWarning, "client dropped", kLogInterval,
       absl::StrCat("client ", connection.peer(), " fd ", connection.fd(), " dropped: ", why));
+  End(connection);
+}
+
+void MultiServer::End(Connection& connection) {
   if (!connection.leaving_) {
     connection.leaving_ = true;
     RunPreDisconnect(connection);

@@ -98,6 +98,9 @@ class MultiServer final : public Skeleton,
   absl::Status RunClientHook(absl::string_view name, absl::FunctionRef<void()> hook);
   // Ends a connection that cannot go on, with one line in the log.
   void Drop(Connection& connection, absl::string_view why);
+  // Ends a connection that the peer or the network has ended.
+  void Lost(Connection& connection, const absl::Status& status);
+  void End(Connection& connection);
   void Close(Connection& connection);
 
   MultiServerOptions options_;
