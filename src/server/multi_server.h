@@ -98,10 +98,11 @@ struct MultiServerOptions {
   // Past the use limit a process with long-lived clients goes on accepting (S66). This long after
   // the limit was reached it drains instead (SO2); infinite: never.
   absl::Duration use_limit_grace = absl::InfiniteDuration();
-  // How long present clients may go on after SIGTERM or when the master went away or reloaded; in
-  // the latter case in a background process, as after ServiceContext::Drain(). The default keeps a
-  // reload from cutting established clients (F55, F56). Zero: as the original, which ends at once
-  // (S87). Requests that are readable are served first in any case (SO7).
+  // How long present clients may go on when the master went away or reloaded, in a background
+  // process as after ServiceContext::Drain(). The default keeps a reload from cutting established
+  // clients (F55, F56). Zero: as the original, which ends at once (S87). After SIGTERM it is how
+  // long requests that are under way may take; other clients are ended at once (SO15). Requests
+  // that are readable are served first in any case (SO7).
   absl::Duration slow_exit_limit = absl::Seconds(10);
   // Called on fatal errors, where on_exit is not (SO19). It must not rely on anything.
   absl::AnyInvocable<void(absl::string_view reason)> last_resort;

@@ -67,6 +67,13 @@ void MultiServer::StopAccepting() {
   if (acceptor_ != nullptr) acceptor_->Close();
 }
 
+void MultiServer::FinishClients() {
+  finishing_ = true;
+  for (size_t slot = 0; slot < table_.slots(); slot++) {
+    if (Connection* connection = table_.At(slot)) Schedule(*connection);
+  }
+}
+
 void MultiServer::ServeReadable() {
   for (size_t slot = 0; slot < table_.slots(); slot++) {
     Connection* connection = table_.At(slot);
@@ -167,7 +174,11 @@ void MultiServer::InputReady(Connection& connection) {
 
 void MultiServer::OutputReady(Connection& connection) { Advance(connection); }
 
-void MultiServer::FlowDelayOver(Connection& connection) { Advance(connection); }
+void MultiServer::FlowDelayOver(Connection& connection) {
+  // What has arrived meanwhile is a request, also in a process that finishes its clients.
+  if (finishing_ && !options_.leave_input_unread) InputReady(connection);
+  Advance(connection);
+}
 
 void MultiServer::TimeOver(Connection& connection, TimerPurpose purpose) {
   if (purpose == TimerPurpose::kIdle) {
@@ -200,6 +211,10 @@ void MultiServer::Advance(Connection& connection) {
     if (!waits_for_token && !ServeInput(connection)) return;
     // The peer has closed its side, and everything that came before is served (S58, F7).
     if (connection.stream_.at_end() && !connection.has_news_ && !connection.deferred_) {
+      connection.disconnecting_ = true;
+    }
+    if (finishing_ && !waits_for_token && !connection.has_news_ &&
+        !connection.request_under_way()) {
       connection.disconnecting_ = true;
     }
   }

@@ -49,6 +49,7 @@ class MultiServer final : public Skeleton,
   bool EndTurn() override;
   bool accepting_under_way() const override;
   void StopAccepting() override;
+  void FinishClients() override;
   void ServeReadable() override;
   void CloseAll() override;
 
@@ -108,6 +109,7 @@ class MultiServer final : public Skeleton,
   std::unique_ptr<Acceptor> acceptor_;
   absl::optional<FlowTokens> flow_tokens_;
   absl::Duration output_timeout_;
+  bool finishing_ = false;  // FinishClients() was called
   ConnectionTable table_;
   std::vector<uint64_t> scheduled_;
   std::vector<std::unique_ptr<Connection>> closed_;

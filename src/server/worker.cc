@@ -154,12 +154,13 @@ absl::Status Worker::RunTurn(absl::Duration delay) {
 void Worker::EndTurn() {
   watchdog_.Pat();
   more_to_do_ = skeleton_->EndTurn();
+  // Not from within a handler: stopping serves requests. And before the master's end is looked at,
+  // which a SIGTERM often precedes.
+  for (; stop_requests_ > 0; stop_requests_--) Stop(stop_reason_);
   if (status_ != nullptr) {
     status_->TurnEnds();
     if (status_->disconnected() && !draining_ && !stopping_) MasterDisconnected();
   }
-  // Not from within a handler: stopping serves requests.
-  for (; stop_requests_ > 0; stop_requests_--) Stop(stop_reason_);
   WatchUseLimit();
   log_.Flush();
 }
@@ -252,6 +253,8 @@ absl::Status Worker::Drain() {
     // The end of the pipe shows that the child has its clients, or that it is dead.
     ready_write.Reset();
     WaitForFd(ready_read.get(), POLLIN, kDrainReadyLimit).IgnoreError();
+    // Signals that wait in this process are not inherited, and the process that goes on is meant.
+    if (StopSignalIsPending()) os::Kill(child, SIGTERM);
     for (ListenSocket& socket : own_sockets_) socket.RemoveName().IgnoreError();
     log_.Flush();
     // A normal end without the exit hook; the master starts a new process for new clients (S79).
@@ -313,6 +316,8 @@ void Worker::ServeWhatIsReadable() {
 }
 
 void Worker::MasterDisconnected() {
+  // A master that stops sends SIGTERM and goes away: the signal says more, and comes next turn.
+  if (StopSignalIsPending()) return;
   log_.Verbose("master disconnect -- exiting");
   status_->Silence();
   // Before accepting ends, so that the clients that are here are counted right.
@@ -353,12 +358,23 @@ void Worker::Stop(absl::string_view why) {
     status_->Silence();
   }
   StopAccepting();
+  skeleton_->FinishClients();
   ServeWhatIsReadable();
   if (options_.slow_exit_limit <= absl::ZeroDuration()) {
     exit_requested_ = true;
   } else {
     LimitRemainingTime();
   }
+}
+
+bool Worker::StopSignalIsPending() const {
+  sigset_t pending;
+  sigemptyset(&pending);
+  if (os::Sigpending(&pending) != 0) return false;
+  for (const int signal : StopSignals()) {
+    if (sigismember(&pending, signal) == 1) return true;
+  }
+  return false;
 }
 
 // Other signals keep their default action (S5). SIGINT is for the keyboard of a program by itself.

@@ -89,6 +89,8 @@ class Skeleton {
 
   // Accepts nothing from now on and gives the listen sockets up. Calling it again is harmless.
   virtual void StopAccepting() = 0;
+  // From now on a client is ended as soon as no request of it is under way.
+  virtual void FinishClients() = 0;
   // Serves requests that are readable now, once (SO7).
   virtual void ServeReadable() = 0;
   // Ends what is left: output that the kernel takes is sent, the rest is dropped.
@@ -226,6 +228,7 @@ class Worker {
   void StopAccepting();
   void ServeWhatIsReadable();
   std::vector<int> StopSignals() const;
+  bool StopSignalIsPending() const;
   absl::Status WatchSignals();
   absl::Status BecomeDrainedChild();
   static void OnSignal(int signal, void* context);
