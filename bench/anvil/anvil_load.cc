@@ -98,6 +98,9 @@ class Load {
     RunUntil(start + static_cast<int64_t>(options_.seconds * 1e9));
     const double elapsed = static_cast<double>(NowNs() - start) / 1e9;
     Report(elapsed, CpuNs(options_.pids) - cpu, CpuNs(options_.extra_pids) - extra_cpu);
+    // A client that leaves with a request under way would be an error to the server.
+    stopping_ = true;
+    while (under_way_ > 0) Turn();
     return 0;
   }
 
@@ -136,6 +139,7 @@ class Load {
   }
 
   void Send(Client& client) {
+    ++under_way_;
     const uint64_t session = client.requests / kSessionLength;
     if (client.requests % kSessionLength == 0) {
       client.ident = absl::StrCat("smtp:10.", client.number >> 8, ".", client.number & 255, ".",
@@ -164,16 +168,19 @@ class Load {
     }
     client.input.clear();
     ++client.requests;
-    Send(client);
+    --under_way_;
+    if (!stopping_) Send(client);
   }
 
   void RunUntil(int64_t end_ns) {
+    while (NowNs() < end_ns) Turn();
+  }
+
+  void Turn() {
     epoll_event events[512];
-    while (NowNs() < end_ns) {
-      const int count = epoll_wait(epoll_, events, 512, 1000);
-      if (count == 0) Fail("the server has not answered for a second");
-      for (int i = 0; i < count; ++i) Receive(clients_[events[i].data.u64]);
-    }
+    const int count = epoll_wait(epoll_, events, 512, 5000);
+    if (count == 0) Fail("the server has not answered for five seconds");
+    for (int i = 0; i < count; ++i) Receive(clients_[events[i].data.u64]);
   }
 
   double PercentileUs(double fraction) {
@@ -197,6 +204,8 @@ class Load {
   const Options options_;
   std::vector<Client> clients_;
   std::vector<uint32_t> latencies_ns_;
+  int under_way_ = 0;
+  bool stopping_ = false;
   int epoll_ = -1;
 };
 
