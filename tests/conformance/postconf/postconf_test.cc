@@ -32,6 +32,7 @@
 #include "posthouse/config/expand.h"
 #include "posthouse/config/generic_parameters.h"
 #include "posthouse/config/main_cf.h"
+#include "posthouse/config/misspelling.h"
 #include "posthouse/config/parameter.h"
 #include "posthouse/config/parameter_store.h"
 #include "posthouse/testing/temp_dir.h"
@@ -350,6 +351,16 @@ TEST_F(Conformance, DefaultsAreThoseOfPostconf) {
     });
     ASSERT_NE(found, defaults.end()) << parameter->name();
     EXPECT_EQ(parameter->DefaultText(), found->second) << parameter->name();
+  }
+}
+
+// misspelling.h relies on it.
+TEST_F(Conformance, F117_NoStockParameterIsOneEditFromOneThatEveryDaemonLoads) {
+  GenericParameters generic;
+  for (const Parameter* parameter : generic.All()) {
+    for (const std::string& name : BuiltIn()) {
+      EXPECT_FALSE(OneEditApart(name, parameter->name())) << name << " " << parameter->name();
+    }
   }
 }
 
