@@ -57,13 +57,6 @@ DescriptorMove* PendingFrom(absl::Span<DescriptorMove> moves, int number) {
   return nullptr;
 }
 
-bool IsTarget(absl::Span<const DescriptorMove> moves, int number) {
-  for (const DescriptorMove& move : moves) {
-    if (move.to == number) return true;
-  }
-  return false;
-}
-
 int CheckMoves(absl::Span<const DescriptorMove> moves) {
   for (size_t i = 0; i < moves.size(); ++i) {
     if (moves[i].from < 0 || moves[i].to < 0) return EINVAL;
@@ -90,22 +83,10 @@ int MoveOne(DescriptorMove* move, bool close_on_exec) {
   return 0;
 }
 
-// Moves a descriptor out of the way, to a number that is nobody's target.
-int StepAside(absl::Span<const DescriptorMove> moves, DescriptorMove* move) {
-  int lowest = kFirstOther;
-  for (const DescriptorMove& other : moves) lowest = std::max(lowest, other.to + 1);
-  int aside = os::Fcntl(move->from, F_DUPFD_CLOEXEC, lowest);
-  // Targets at the very end of the table leave room below only.
-  for (int low = kFirstOther; aside < 0 && low < lowest; ++low) {
-    if (IsTarget(moves, low)) continue;
-    aside = os::Fcntl(move->from, F_DUPFD_CLOEXEC, low);
-    if (aside < 0) break;
-    if (!IsTarget(moves, aside)) break;
-    low = aside;
-    os::Close(aside);
-    aside = -1;
-    errno = EMFILE;
-  }
+// Moves a descriptor out of the way, to any free number: when this is needed, every number that
+// somebody still waits for is taken, and so is every one that is done.
+int StepAside(DescriptorMove* move) {
+  const int aside = os::Fcntl(move->from, F_DUPFD_CLOEXEC, kFirstOther);
   if (aside < 0) return errno;
   os::Close(move->from);
   move->from = aside;
@@ -163,8 +144,8 @@ int MoveDescriptors(absl::Span<DescriptorMove> moves, bool close_on_exec) {
     }
     if (in_the_way == nullptr) return 0;
     if (progress) continue;
-    // Only cycles, and what waits for them, are left. One that steps aside lets another one move.
-    if (const int error = StepAside(moves, in_the_way); error != 0) return error;
+    // Only cycles are left. One that steps aside lets the one before it move.
+    if (const int error = StepAside(in_the_way); error != 0) return error;
   }
 }
 

@@ -138,13 +138,15 @@ void Interposer::Reset() {
   hang_bound_ = absl::Seconds(20);
   itimer_ = {};
   seeded_ = false;
+  SetResolver(nullptr);
   for (auto& count : counts_) count.store(0);
   closes_of_unowned_.store(0);
   UpdateQuiet();
 }
 
 void Interposer::UpdateQuiet() {
-  bool quiet = ring_ == nullptr && clock_mode_.load() == ClockMode::kReal && !seeded_;
+  bool quiet = ring_ == nullptr && clock_mode_.load() == ClockMode::kReal && !seeded_ &&
+               resolver_ == nullptr;
   for (const Slot& slot : slots_) quiet = quiet && !slot.used.load();
   for (const Hook* hook : hooks_) quiet = quiet && hook == nullptr;
   quiet_.store(quiet, std::memory_order_release);
@@ -378,6 +380,12 @@ void Interposer::FireItimer() {
   ::raise(SIGALRM);
 }
 
+void Interposer::SetResolver(Resolver resolver) {
+  delete resolver_;
+  resolver_ = resolver ? new Resolver(std::move(resolver)) : nullptr;
+  UpdateQuiet();
+}
+
 void Interposer::SeedRandom(uint64_t seed) {
   seeded_ = true;
   random_state_ = seed;
@@ -548,6 +556,12 @@ ssize_t AnswerGetrandom(Interposer& self, void* buffer, size_t size, unsigned fl
   return real::Getrandom(buffer, size, flags);
 }
 
+int AnswerGetaddrinfo(Interposer& self, const char* host, const char* port, const addrinfo* hints,
+                      addrinfo** out) {
+  if (self.resolver() != nullptr) return (*self.resolver())(host, port, hints, out);
+  return real::Getaddrinfo(host, port, hints, out);
+}
+
 template <SystemCall call, typename Result>
 Result FailureResult(int error) {
   if constexpr (ReturnsErrorNumber(call)) {
@@ -659,6 +673,8 @@ struct Dispatcher<call, Result(Args...)> {
       return AnswerNanosleep(self, args...);
     } else if constexpr (call == SystemCall::kSetitimer) {
       return AnswerSetitimer(self, args...);
+    } else if constexpr (call == SystemCall::kGetaddrinfo) {
+      return AnswerGetaddrinfo(self, args...);
     } else if constexpr (call == SystemCall::kGetrandom) {
       return AnswerGetrandom(self, args...);
     } else {

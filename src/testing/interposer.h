@@ -190,6 +190,12 @@ class Interposer {
   // From now on Getrandom() yields a sequence that the seed determines.
   void SeedRandom(uint64_t seed);
 
+  // From now on Getaddrinfo() asks this function, so that a test says what a name means. Its
+  // result is freed by freeaddrinfo(3). Null goes back to the system's.
+  using Resolver =
+      std::function<int(const char* host, const char* port, const addrinfo* hints, addrinfo** out)>;
+  void SetResolver(Resolver resolver);
+
   static constexpr int kMaxFaults = 64;
 
   // What the definitions of the calls use; not for tests.
@@ -211,6 +217,7 @@ class Interposer {
   void SleepFor(int64_t ns);
   void SetItimer(const itimerval* value, itimerval* old);
   bool FakeRandom(void* buffer, size_t size);
+  const Resolver* resolver() const { return resolver_; }
 
  private:
   friend struct InterposerHolder;
@@ -244,6 +251,7 @@ class Interposer {
   itimerval itimer_ = {};
   bool seeded_ = false;
   uint64_t random_state_ = 0;
+  Resolver* resolver_ = nullptr;
 };
 
 // Resets the interposer at both ends of a scope.

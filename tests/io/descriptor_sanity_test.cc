@@ -1,6 +1,7 @@
 #include "posthouse/io/descriptor_sanity.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -217,13 +218,28 @@ TEST_F(DescriptorSanityTest, F34_AWorkersManyListenSocketsAreMovedRight) {
   });
 }
 
-TEST_F(DescriptorSanityTest, F34_AChainThatEndsInACycleIsMovedRight) {
+TEST_F(DescriptorSanityTest, F34_ChainsAndRingsTogetherAreMovedRight) {
   InChild([] {
     REQUIRE(CloseDescriptorsExcept({}).ok());
-    // 10 -> 20 waits for 20 -> 21 and 21 -> 22 and 22 -> 21's ring; the last is the blocked chain.
     const int line = MoveAndCheck({21, 22, 20, 10}, {22, 21, 30, 20}, true);
     if (line != 0) return line;
-    return MoveAndCheck({10, 11, 12}, {11, 12, 10}, true);
+    return MoveAndCheck({10, 11, 12, 13, 14}, {11, 12, 10, 14, 13}, true);
+  });
+}
+
+TEST_F(DescriptorSanityTest, F34_ARingAtTheEndOfTheTableIsMovedRight) {
+  InChild([] {
+    REQUIRE(CloseDescriptorsExcept({}).ok());
+    const rlimit limit = {20, 20};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    const int line = MoveAndCheck({18, 19, 5}, {19, 18, 3}, true);
+    if (line != 0) return line;
+    // No number is left for a ring to turn.
+    for (int fd = 3; fd < 20; ++fd) REQUIRE(dup2(2, fd) == fd);
+    DescriptorMove ring[] = {{18, 19}, {19, 18}};
+    REQUIRE(MoveDescriptors(absl::MakeSpan(ring), true) == EMFILE);
+    REQUIRE(ring[0].from == 18 && ring[1].from == 19 && IsOpen(18) && IsOpen(19));
+    return 0;
   });
 }
 

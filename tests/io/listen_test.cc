@@ -1,6 +1,7 @@
 #include "posthouse/io/listen.h"
 
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -161,10 +162,23 @@ TEST_F(ListenTest, F93_BothFamiliesAreBoundSeparately) {
 }
 
 TEST_F(ListenTest, F91_ANameThatMeansOneAddressTwiceIsBoundOnce) {
-  absl::StatusOr<ListenResult> result = Open("inet:localhost:0");
+  system_->SetResolver([](const char*, const char* port, const addrinfo* hints, addrinfo** out) {
+    addrinfo* list = nullptr;
+    for (const char* host : {"127.0.0.1", "127.0.0.1", "127.0.0.2"}) {
+      addrinfo* one = nullptr;
+      if (const int code = getaddrinfo(host, port, hints, &one); code != 0) return code;
+      one->ai_next = list;
+      list = one;
+    }
+    *out = list;
+    return 0;
+  });
+  absl::StatusOr<ListenResult> result = Open("inet:twice.example:0");
   ASSERT_THAT(result, IsOk());
-  EXPECT_LE(result->sockets.size(), 2u);
-  EXPECT_GE(result->sockets.size(), 1u);
+  ASSERT_THAT(result->sockets, SizeIs(2));
+  EXPECT_THAT(result->sockets[0].address(), StartsWith("127.0.0.2:"));
+  EXPECT_THAT(result->sockets[1].address(), StartsWith("127.0.0.1:"));
+  EXPECT_THAT(result->warnings, IsEmpty());
 }
 
 TEST_F(ListenTest, F92_AMissingFamilyIsAWarningForWildcardsAndAnErrorForAnAddress) {
