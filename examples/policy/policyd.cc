@@ -50,7 +50,7 @@ constexpr absl::Duration kTroubleLimit = absl::Seconds(10);
 // Expired rows are deleted this many at a time, with this pause while there are more.
 constexpr int kRowsPerCleanup = 200;
 constexpr absl::Duration kCleanupPause = absl::Milliseconds(50);
-constexpr absl::Duration kFirstCleanup = absl::Seconds(5);
+constexpr absl::Duration kFirstCleanup = absl::Seconds(1);
 // The same kind of complaint is logged at most this often.
 constexpr absl::Duration kComplaintInterval = absl::Minutes(1);
 // smtpd closes a connection that was silent for 300 s; one that is silent for longer is nobody's.

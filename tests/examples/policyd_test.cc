@@ -1,12 +1,17 @@
 // policyd as a program: what clients see, what its log says, and what survives its end.
 
 #include <signal.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <regex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +23,7 @@
 #include "posthouse/testing/child_check.h"
 #include "posthouse/testing/event_wait.h"
 #include "posthouse/testing/fd_leak_check.h"
+#include "posthouse/testing/temp_dir.h"
 #include "tests/examples/service_process.h"
 
 namespace examples {
@@ -36,6 +42,18 @@ std::string Rcpt(absl::string_view sender = "a@example.net", absl::string_view c
   return absl::StrCat("request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=", client,
                       "\nsender=", sender, "\nrecipient=bob@example.com\nsasl_username=", user,
                       "\nfuture=x\n\n");
+}
+
+// The exit status of a command and what it printed.
+std::pair<int, std::string> Execute(const std::string& command) {
+  FILE* pipe = popen((command + " 2>&1").c_str(), "re");
+  std::string output;
+  char buffer[1000];
+  while (const size_t n = fread(buffer, 1, sizeof(buffer), pipe)) output.append(buffer, n);
+  return {WEXITSTATUS(pclose(pipe)), output};
+}
+std::pair<int, std::string> Ask(const std::string& arguments) {
+  return Execute("examples/policy/policy-ask " + arguments);
 }
 
 class PolicydTest : public testing::Test {
@@ -211,19 +229,104 @@ TEST_F(PolicydTest, DatabaseTroubleIsAnsweredAsConfiguredAndLoggedOnce) {
       << "it comes back by itself";
 }
 
+// The number that a query finds, by a connection of its own; -1 if there is no such table now.
+int64_t Number(const std::string& path, const std::string& sql) {
+  sqlite3* database = nullptr;
+  sqlite3_stmt* statement = nullptr;
+  int64_t number = -1;
+  if (sqlite3_open_v2(path.c_str(), &database, SQLITE_OPEN_READWRITE, nullptr) == SQLITE_OK &&
+      sqlite3_busy_timeout(database, 10000) == SQLITE_OK &&
+      sqlite3_prepare_v2(database, sql.c_str(), -1, &statement, nullptr) == SQLITE_OK) {
+    const int result = sqlite3_step(statement);
+    if (result == SQLITE_ROW) number = sqlite3_column_int64(statement, 0);
+    if (result == SQLITE_DONE) number = 0;
+  }
+  sqlite3_finalize(statement);
+  sqlite3_close(database);
+  return number;
+}
+
+TEST_F(PolicydTest, WhatHasExpiredIsDeletedStepByStep) {
+  Start({"policy_retry_window=1s", "policy_cleanup_interval=1s"});
+  EXPECT_EQ(process_.Connect().Ask(Rcpt()), kGreylisted);
+  EXPECT_EQ(Number(Database(), "SELECT count(*) FROM triplet"), 1);
+  Number(Database(),
+         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+         " INSERT INTO rate SELECT 'client:' || i, 0, 1, i FROM n");
+  ASSERT_EQ(Number(Database(), "SELECT count(*) FROM rate"), 1000);
+  EXPECT_TRUE(posthouse::WaitUntil([&] {
+    return Number(Database(), "SELECT count(*) FROM rate") == 0 &&
+           Number(Database(), "SELECT count(*) FROM triplet") == 0;
+  }));
+}
+
+TEST_F(PolicydTest, ADatabaseThatIsRemovedIsMadeAnew) {
+  Start({"policy_cleanup_interval=1s"});
+  EXPECT_EQ(process_.Connect().Ask(Rcpt()), kGreylisted);
+  for (const char* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(Database() + suffix);
+  EXPECT_TRUE(Logged("was removed or replaced"));
+  EXPECT_TRUE(posthouse::WaitUntil(
+      [&] { return Number(Database(), "SELECT count(*) FROM triplet") == 0; }));
+  EXPECT_EQ(process_.Connect().Ask(Rcpt()), kGreylisted);
+  EXPECT_EQ(Number(Database(), "SELECT count(*) FROM triplet"), 1);
+}
+
+// Root's rights must not follow what somebody else has put into the directory.
+TEST_F(PolicydTest, RootOpensTheDatabaseWithTheRightsOfTheDirectorysOwner) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can try this";
+  constexpr uid_t kNobody = 65534;
+  const std::string directory = process_.directory().Path("theirs");
+  ASSERT_TRUE(std::filesystem::create_directory(directory));
+  ASSERT_EQ(chown(directory.c_str(), kNobody, kNobody), 0);
+  ASSERT_EQ(chmod(process_.directory().path().c_str(), 0755), 0);
+  const std::string database = directory + "/policyd.sqlite";
+  const std::string secret = process_.directory().WriteFile("secret", "");
+  ASSERT_EQ(chmod(secret.c_str(), 0600), 0);
+  ASSERT_EQ(symlink(secret.c_str(), database.c_str()), 0);
+  Start({absl::StrCat("policy_database=", database), "policy_on_error=451 no"});
+  EXPECT_TRUE(Logged("unable to open database file"));
+  EXPECT_EQ(process_.Connect().Ask(Rcpt()), "action=451 no\n\n");
+  EXPECT_EQ(std::filesystem::file_size(secret), 0u);
+  process_.Stop(SIGKILL);
+  ASSERT_EQ(unlink(database.c_str()), 0);
+  Start({absl::StrCat("policy_database=", database)});
+  EXPECT_EQ(process_.Connect().Ask(Rcpt()), kGreylisted);
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    struct stat info;
+    ASSERT_EQ(stat((database + suffix).c_str(), &info), 0) << suffix;
+    EXPECT_EQ(info.st_uid, kNobody) << suffix;
+  }
+}
+
+// What the pattern's group matches in a text.
+std::set<std::string> Names(const std::string& text, const std::string& pattern) {
+  std::set<std::string> names;
+  const std::regex name(pattern);
+  for (std::sregex_iterator it(text.begin(), text.end(), name), end; it != end; ++it) {
+    names.insert((*it)[1]);
+  }
+  return names;
+}
+
+TEST_F(PolicydTest, HelpAndReadmeNameEveryParameter) {
+  const std::string mention = "\\b(policy_[a-z0-9_]+)\\b";
+  const std::set<std::string> parameters =
+      Names(posthouse::ReadFileOrEmpty("examples/policy/policyd.cc"), "\"(policy_[a-z0-9_]+)\"");
+  EXPECT_EQ(parameters.size(), 17u);
+  const std::set<std::string> in_help =
+      Names(Execute("examples/policy/policyd --help").second, mention);
+  const std::set<std::string> in_readme =
+      Names(posthouse::ReadFileOrEmpty("examples/policy/README.md"), mention);
+  for (const std::string& name : parameters) {
+    EXPECT_TRUE(in_help.count(name) != 0) << name << " is not in --help";
+    EXPECT_TRUE(in_readme.count(name) != 0) << name << " is not in the README";
+  }
+}
+
 TEST_F(PolicydTest, ABadActionIsAFatalErrorThatNamesTheParameter) {
   EXPECT_FALSE(process_.StartByHand(kPolicyd, {"policy_on_error=DUNO"}));
   EXPECT_TRUE(absl::StrContains(process_.Log(), "fatal")) << process_.Log();
   EXPECT_TRUE(absl::StrContains(process_.Log(), "policy_on_error")) << process_.Log();
-}
-
-// The exit status of policy-ask and what it printed.
-std::pair<int, std::string> Ask(const std::string& arguments) {
-  FILE* pipe = popen(absl::StrCat("examples/policy/policy-ask ", arguments, " 2>&1").c_str(), "re");
-  std::string output;
-  char buffer[1000];
-  while (const size_t n = fread(buffer, 1, sizeof(buffer), pipe)) output.append(buffer, n);
-  return {WEXITSTATUS(pclose(pipe)), output};
 }
 
 TEST_F(PolicydTest, PolicyAskPrintsTheAnswerAndFailsWithoutOne) {
