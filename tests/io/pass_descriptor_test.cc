@@ -290,11 +290,15 @@ TEST(AttributeListParserTest, F118_AnyBytesAreAcceptedOrRefused) {
 TEST_F(PassDescriptorTest, S91_TheReceiverTakesDescriptorAndAttributesPieceByPiece) {
   PassReceiver receiver(std::move(receiver_), true);
   EXPECT_THAT(receiver.Step(), IsOkAndHolds(false));
+  EXPECT_FALSE(receiver.has_descriptor());
   ASSERT_THAT(SendDescriptor(sender_.get(), file_.get()), IsOk());
   EXPECT_THAT(receiver.Step(), IsOkAndHolds(false));
+  EXPECT_TRUE(receiver.has_descriptor());
+  EXPECT_FALSE(receiver.attributes_begun());
   for (size_t i = 0; i + 1 < kList.size(); ++i) {
     ASSERT_EQ(write(sender_.get(), &kList[i], 1), 1);
     ASSERT_THAT(receiver.Step(), IsOkAndHolds(false));
+    ASSERT_TRUE(receiver.attributes_begun());
   }
   ASSERT_EQ(write(sender_.get(), "", 1), 1);
   EXPECT_THAT(receiver.Step(), IsOkAndHolds(true));

@@ -67,6 +67,9 @@ TEST_F(StreamTest, FillAddsWhatIsThereAndSaysWhenThereIsNothing) {
   EXPECT_EQ(stream_->input(), "hello");
   stream_->Consume(4);
   EXPECT_EQ(stream_->input(), "o");
+  EXPECT_EQ(stream_->consumed_total(), 4u);
+  EXPECT_THAT(stream_->ReadExactly(1), IsOkAndHolds("o"));
+  EXPECT_EQ(stream_->consumed_total(), 5u);
 }
 
 TEST_F(StreamTest, WhatThePeerSentBeforeItClosedIsThereBeforeTheEnd) {
