@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <string>
 
 #include "absl/strings/numbers.h"
@@ -39,8 +39,11 @@ std::set<pid_t> Children() {
     pid_t pid = -1;
     if (!absl::SimpleAtoi(entry->d_name, &pid)) continue;
     std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
-    const std::string stat_line((std::istreambuf_iterator<char>(file)), {});
-    if (ParentOf(stat_line) == getpid()) children.insert(pid);
+    // Read through a stream, which takes it as an end when the process vanishes meanwhile; the bare
+    // buffer would throw.
+    std::ostringstream stat_line;
+    stat_line << file.rdbuf();
+    if (ParentOf(stat_line.str()) == getpid()) children.insert(pid);
   }
   closedir(directory);
   return children;
