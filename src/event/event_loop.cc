@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/attributes.h"
 #include "absl/base/optimization.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
@@ -41,6 +42,7 @@ constexpr int64_t kFarDeadlineNs = 1000 * 1000 * 1000;
 constexpr int64_t kNapNs = 500 * 1000 * 1000;
 // One turn in so many checks that one of its events is of the file that was watched; see Audit().
 constexpr int64_t kTurnsPerAudit = 1024;
+static_assert((kTurnsPerAudit & (kTurnsPerAudit - 1)) == 0);
 
 // What the set is to hold for a watch that wants `target`.
 uint8_t KernelInterest(const WatchSlot& slot, uint8_t target) {
@@ -259,6 +261,41 @@ void EventLoop::Impl::AddAllAgain() {
 
 // --- The turn ---
 
+inline void EventLoop::Impl::Call(EventHandler handler, int event, void* context) {
+  ++counters_.deliveries;
+  meter_.Call(handler, event, context);
+}
+
+// The path of a ready event: the slot, the generation, the handler.
+ABSL_ATTRIBUTE_ALWAYS_INLINE
+inline void EventLoop::Impl::Dispatch(const ReadyEvent& event) {
+  WatchSlot* slot = table_.Find(event.fd);
+  if (ABSL_PREDICT_FALSE(slot == nullptr || slot->generation != event.generation)) {
+    OnStaleEvent(event, slot);
+    return;
+  }
+  uint32_t ready = event.ready;
+  if (ABSL_PREDICT_FALSE((ready & ~slot->armed) != 0 || (ready & kPollUrgent) != 0)) {
+    ready = DispatchUnusual(event, slot);
+  }
+  ready &= slot->armed;
+  if ((ready & kPollRead) != 0) {
+    if (ABSL_PREDICT_TRUE((slot->wanted & kPollRead) != 0)) {
+      Call(slot->on_readable, kEventRead, slot->context);
+    } else {
+      ++counters_.stale_events;
+    }
+    if ((ready & kPollWrite) != 0 && slot->generation != event.generation) return;
+  }
+  if ((ready & kPollWrite) != 0) {
+    if (ABSL_PREDICT_TRUE((slot->wanted & kPollWrite) != 0)) {
+      Call(table_.Rest(event.fd).on_writable, kEventWrite, slot->context);
+    } else {
+      ++counters_.stale_events;
+    }
+  }
+}
+
 absl::Status EventLoop::Impl::RunOnce(absl::Duration max_wait) {
   if (in_turn_) {
     return absl::FailedPreconditionError("RunOnce() was called from inside a handler");
@@ -273,7 +310,7 @@ absl::Status EventLoop::Impl::RunOnce(absl::Duration max_wait) {
   }
   if (absl::Status status = Wait(max_wait); ABSL_PREDICT_FALSE(!status.ok())) return status;
   if (timers_.pending() > 0) RunTimers();
-  if (ABSL_PREDICT_FALSE(counters_.turns % kTurnsPerAudit == 0)) Audit();
+  if (ABSL_PREDICT_FALSE((counters_.turns & (kTurnsPerAudit - 1)) == 0)) Audit();
   busy_ = batch_.count > 0;
   for (int i = 0; i < batch_.count; ++i) Dispatch(batch_.events[i]);
   if (ABSL_PREDICT_FALSE(!always_ready_.empty())) DispatchAlwaysReady();
@@ -289,7 +326,10 @@ absl::Status EventLoop::Impl::Wait(absl::Duration max_wait) {
   }
   bool rebuilt = false;
   for (;;) {
-    const WaitPlan plan = PlanWait(max_wait);
+    const bool plain = timers_.pending() == 0 && max_wait == absl::InfiniteDuration() &&
+                       !retry_wanted_ && always_ready_.empty() && given_up_.empty();
+    const WaitPlan plan =
+        ABSL_PREDICT_TRUE(plain) ? WaitPlan{-1, WaitEnd::kLimit} : PlanWait(max_wait);
     now_is_of_this_turn_ = false;
     ++counters_.waits;
     absl::Status status = poller_->Wait(plan.timeout_ns, &batch_);
@@ -315,7 +355,6 @@ absl::Status EventLoop::Impl::Wait(absl::Duration max_wait) {
 EventLoop::Impl::WaitPlan EventLoop::Impl::PlanWait(absl::Duration max_wait) {
   if (max_wait <= absl::ZeroDuration() || SomethingIsReadyAnyway()) return {0, WaitEnd::kLimit};
   const bool unlimited = max_wait == absl::InfiniteDuration();
-  if (unlimited && timers_.pending() == 0 && !retry_wanted_) return {-1, WaitEnd::kLimit};
   int64_t limit = kLongestWaitNs;
   if (max_wait < absl::Nanoseconds(kLongestWaitNs)) {
     limit = absl::ToInt64Nanoseconds(max_wait);
@@ -380,34 +419,6 @@ void EventLoop::Impl::Audit() {
   if ((slot->kernel & kPollExclusive) == 0) Verify(event.fd, slot);
 }
 
-void EventLoop::Impl::Dispatch(const ReadyEvent& event) {
-  WatchSlot* slot = table_.Find(event.fd);
-  if (ABSL_PREDICT_FALSE(slot == nullptr || slot->generation != event.generation)) {
-    OnStaleEvent(event, slot);
-    return;
-  }
-  uint32_t ready = event.ready;
-  if (ABSL_PREDICT_FALSE((ready & ~slot->armed) != 0 || (ready & kPollUrgent) != 0)) {
-    ready = DispatchUnusual(event, slot);
-  }
-  ready &= slot->armed;
-  if ((ready & kPollRead) != 0) {
-    if (ABSL_PREDICT_TRUE((slot->wanted & kPollRead) != 0)) {
-      Call(slot->on_readable, kEventRead, slot->context);
-    } else {
-      ++counters_.stale_events;
-    }
-    if ((ready & kPollWrite) != 0 && slot->generation != event.generation) return;
-  }
-  if ((ready & kPollWrite) != 0) {
-    if (ABSL_PREDICT_TRUE((slot->wanted & kPollWrite) != 0)) {
-      Call(table_.Rest(event.fd).on_writable, kEventWrite, slot->context);
-    } else {
-      ++counters_.stale_events;
-    }
-  }
-}
-
 // Conditions that were not asked for, or urgent data: calls on_error if it is its turn, and returns
 // what is ready for the directions, nothing if the watch has ended.
 uint32_t EventLoop::Impl::DispatchUnusual(const ReadyEvent& event, WatchSlot* slot) {
@@ -459,11 +470,6 @@ void EventLoop::Impl::DispatchGivenUp() {
       Call(on_error, kEventException, slot.context);
     }
   }
-}
-
-void EventLoop::Impl::Call(EventHandler handler, int event, void* context) {
-  ++counters_.deliveries;
-  meter_.Call(handler, event, context);
 }
 
 // --- The rest of the interface ---
