@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace posthouse {
@@ -70,9 +71,9 @@ std::string UnixText(absl::string_view path) {
 }  // namespace
 
 absl::StatusOr<Transport> ParseTransport(absl::string_view name) {
-  if (name == "inet") return Transport::kInet;
-  if (name == "unix") return Transport::kUnix;
-  if (name == "pass") return Transport::kPass;
+  if (absl::EqualsIgnoreCase(name, "inet")) return Transport::kInet;
+  if (absl::EqualsIgnoreCase(name, "unix")) return Transport::kUnix;
+  if (absl::EqualsIgnoreCase(name, "pass")) return Transport::kPass;
   return absl::InvalidArgumentError(absl::StrCat("unsupported transport type: \"",
                                                  absl::CEscape(name.substr(0, 100)),
                                                  "\" (known: inet, unix, pass)"));

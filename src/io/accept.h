@@ -29,7 +29,7 @@ namespace posthouse {
 // descriptor comes; see pass_descriptor.h.
 enum class Transport { kInet, kUnix, kPass };
 
-// "inet", "unix", "pass". Anything else is kInvalidArgument and named (S38).
+// "inet", "unix", "pass", in any case (S27). Anything else is kInvalidArgument and named (S38).
 absl::StatusOr<Transport> ParseTransport(absl::string_view name);
 absl::string_view TransportName(Transport transport);
 

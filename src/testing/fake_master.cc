@@ -282,7 +282,13 @@ absl::Status FakeMaster::PrepareDirectories() {
     absl::StrAppend(&main_cf, "maillog_file = ", scratch_.Path("maillog"),
                     "\nmaillog_file_prefixes = ", scratch_.path(), "\n");
   }
-  scratch_.WriteFile("etc/main.cf", absl::StrCat(main_cf, options_.main_cf));
+  const std::string path =
+      scratch_.WriteFile("etc/main.cf", absl::StrCat(main_cf, options_.main_cf));
+  // A file that has just changed makes its readers wait until it is quiet (C8).
+  const timespec long_ago[2] = {{1000000000, 0}, {1000000000, 0}};
+  if (utimensat(AT_FDCWD, path.c_str(), long_ago, 0) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("utimensat of ", path));
+  }
   return absl::OkStatus();
 }
 

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -292,8 +293,10 @@ TEST(AcceptPacerTest, F45_BackingOffFailsAtMostTwentyTimesASecondAndResumesWithi
 TEST(TransportTest, S38_KnownNamesAreReadAndOthersNamed) {
   for (Transport transport : {Transport::kInet, Transport::kUnix, Transport::kPass}) {
     EXPECT_THAT(ParseTransport(TransportName(transport)), IsOkAndHolds(transport));
+    EXPECT_THAT(ParseTransport(absl::AsciiStrToUpper(TransportName(transport))),
+                IsOkAndHolds(transport));
   }
-  for (const char* name : {"", "fifo", "unix-dgram", "INET", "inet ", "x\n"}) {
+  for (const char* name : {"", "fifo", "unix-dgram", "inet ", "x\n"}) {
     EXPECT_THAT(ParseTransport(name), StatusIs(absl::StatusCode::kInvalidArgument,
                                                HasSubstr("unsupported transport type")));
   }
