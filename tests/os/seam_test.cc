@@ -113,8 +113,6 @@ struct Exception {
 };
 constexpr Exception kExceptions[] = {
     {"//src/base:check", "fprintf", "lies below the seam, and a panic must not depend on it"},
-    {"//src/log:log", "tzset", "the one reading of the time zone, before a chroot (F62)"},
-    {"//src/log:buffered_sink", "localtime_r", "converts with the zone that was read; asks nobody"},
 };
 
 std::set<std::string> DeniedCFunctions() {
