@@ -5,6 +5,8 @@
 // delays nobody, and the request "tlstr" of newer Postfix versions is known. The rates are kept by
 // the steady clock, so that setting the time of day neither loses nor prolongs them.
 
+#include <time.h>
+
 #include <algorithm>
 #include <any>
 #include <cstdint>
@@ -53,6 +55,8 @@ class Anvil {
     posthouse::MultiServerOptions options;
     options.serve = [this](Client& client, ServiceContext& context) { Serve(client, context); };
     options.parameters = {&rate_time_unit_, &status_update_time_};
+    // The time zone's file may be out of reach after the chroot.
+    options.pre_init = [](ServiceContext&) { tzset(); };
     options.post_init = [this](ServiceContext& context) { Start(context); };
     options.on_exit = [this](ServiceContext& context) { LogStatistics(context); };
     options.post_accept = [](Client& client, ServiceContext&) {
@@ -64,8 +68,7 @@ class Anvil {
     };
     options.solitary = true;
     options.description =
-        "Counts connections and requests of remote clients, as Postfix's anvil(8).\n"
-        "Parameters: anvil_rate_time_unit, anvil_status_update_time.";
+        "Counts connections and requests of remote clients, as Postfix's anvil(8).";
     return options;
   }
 

@@ -63,26 +63,25 @@ a limit of recipients per client or SASL user, and recipients who want neither.
 
 In main.cf:  check_policy_service unix:private/policyd   (after reject_unauth_destination)
 
-Parameters, in main.cf or by -o name=value, with their defaults:
-  policy_greylist_delay = 300s         a new (network, sender, recipient) has to come again after
-                                       this; 0 switches greylisting off
-  policy_retry_window = 2d             and before this
-  policy_triplet_ttl = 35d             one that came again is remembered this long after its last use
-  policy_auto_whitelist_passes = 5     a network with this many of them is not greylisted any more;
-                                       0: never
-  policy_auto_whitelist_ttl = 35d      for this long after its last use
-  policy_ipv4_prefix = 24              bits of an address that make its network
-  policy_ipv6_prefix = 64
-  policy_rate_limit = 0                recipients per client address and period; 0: no limit
-  policy_sasl_rate_limit = $policy_rate_limit       the same per SASL user
-  policy_rate_period = 1h
-  policy_opt_out =                     recipients left alone: user@domain, user@, domain, .domain
-  policy_database = $data_directory/policyd.sqlite
-  policy_busy_timeout = 1s             how long to wait for another process's lock
-  policy_cleanup_interval = 5m         how often to delete what has expired
-  policy_greylist_action = DEFER_IF_PERMIT 4.2.0 Greylisted, please try again later
-  policy_rate_action = 450 4.7.1 Too many recipients, please try again later
-  policy_on_error = DUNNO              the answer when the database fails or a request makes no sense)";
+What the parameters mean (README.md says more):
+  policy_greylist_delay          a new (client network, sender, recipient) has to come again after
+                                 this; 0 switches greylisting off
+  policy_retry_window            and before this
+  policy_triplet_ttl             one that came again is remembered this long after its last use
+  policy_auto_whitelist_passes   a network with this many of them is not greylisted any more; 0: never
+  policy_auto_whitelist_ttl      for this long after its last use
+  policy_ipv4_prefix, policy_ipv6_prefix
+                                 bits of an address that make its network
+  policy_rate_limit              recipients per client address and period; 0: no limit
+  policy_sasl_rate_limit         the same per SASL user
+  policy_rate_period             the period
+  policy_opt_out                 recipients left alone: user@domain, user@, domain, .domain
+  policy_database                the SQLite file
+  policy_busy_timeout            how long to wait for another process's lock
+  policy_cleanup_interval        how often to delete what has expired
+  policy_greylist_action, policy_rate_action
+                                 what smtpd is told to do
+  policy_on_error                the same, when the database fails or a request makes no sense)";
 
 int64_t WallMilliseconds() { return posthouse::os::WallNanos() / 1000000; }
 

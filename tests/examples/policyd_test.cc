@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -178,6 +179,31 @@ TEST_F(PolicydTest, F42_AClientThatLeavesInsideARequestCostsNobodyElse) {
     ASSERT_TRUE(client.Send(Rcpt().substr(0, 10 + i)));
   }
   EXPECT_EQ(process_.Connect().Ask(Rcpt()), kGreylisted);
+}
+
+// The most memory that the process has had, in KiB.
+int64_t PeakMemoryKib(pid_t pid) {
+  const std::string status = posthouse::ReadFileOrEmpty(absl::StrCat("/proc/", pid, "/status"));
+  const size_t at = status.find("VmHWM:");
+  return at == std::string::npos ? 0 : std::atoll(status.c_str() + at + 6);
+}
+
+TEST_F(PolicydTest, F39_ClientsThatAskAndDoNotReadCostBoundedMemoryAndNobodyElse) {
+  Start({"policy_greylist_delay=0"});
+  EXPECT_EQ(process_.Connect().Ask(Rcpt()), kDunno);
+  const int64_t before = PeakMemoryKib(process_.pid());
+  std::string many;
+  for (int i = 0; i < 100; ++i) many += Rcpt();
+  std::vector<ServiceClient> deaf;
+  for (int i = 0; i < 20; ++i) {
+    deaf.push_back(process_.Connect());
+    // Until the service takes no more, or has had enough of this client.
+    for (int n = 0; n < 2000 && deaf.back().SendNow(many); ++n) {
+    }
+    EXPECT_EQ(process_.Connect().Ask(Rcpt()), kDunno);
+  }
+  // At most the bounds of input and output for each.
+  EXPECT_LT(PeakMemoryKib(process_.pid()) - before, 20 * 3 * 1024);
 }
 
 TEST_F(PolicydTest, TheStateSurvivesKill9AndRestart) {

@@ -53,6 +53,11 @@ bool ServiceClient::Send(absl::string_view data) {
   return true;
 }
 
+bool ServiceClient::SendNow(absl::string_view data) {
+  return send(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT) ==
+         static_cast<ssize_t>(data.size());
+}
+
 void ServiceClient::FinishSending() { shutdown(fd_.get(), SHUT_WR); }
 
 bool ServiceClient::Fill() {

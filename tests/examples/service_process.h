@@ -26,6 +26,8 @@ class ServiceClient {
   static absl::optional<ServiceClient> Connect(const std::string& socket_path);
 
   bool Send(absl::string_view data);
+  // Without waiting; false when not all of it was taken.
+  bool SendNow(absl::string_view data);
   // Up to and including the next empty line; less when the peer closed.
   std::string ReadList();
   // Whether the peer closes without another byte.
