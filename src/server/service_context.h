@@ -29,7 +29,10 @@ class ServiceContext {
   // main.cf, overrides and loaded parameters. Parameters that were handed over in the options have
   // their values already; this is for looking up others.
   const ParameterStore& parameters() const;
-  // Exists from post_init on (S22).
+  // Exists from post_init on (S22). Timers and watches that a service makes on it may be destroyed
+  // after MultiServerMain() has returned. SIGTERM, and SIGINT in a program by itself, are read by
+  // the runtime and blocked meanwhile: a service that runs other programs unblocks them in the
+  // child.
   EventLoop& loop();
   Log& log();
 

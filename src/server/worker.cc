@@ -35,6 +35,8 @@ constexpr absl::Duration kDrainRetry = absl::Seconds(1);
 // Pipelined requests that have arrived before the end are served in at most this many rounds.
 constexpr int kLastRounds = 1000;
 constexpr absl::Duration kLogInterval = absl::Seconds(1);
+// How long the end of a process waits for a log that is slow, and how often a running one tries.
+constexpr absl::Duration kLogPatience = absl::Milliseconds(500);
 
 // Whom a panic is reported to: a broken contract has no object to ask.
 Worker* g_panic_worker = nullptr;
@@ -141,6 +143,8 @@ absl::Duration Worker::LoopDelay() {
     // The original's -1 (S70).
     if (delay < absl::ZeroDuration()) delay = absl::InfiniteDuration();
   }
+  // Records that the log could not take are offered again after a moment.
+  if (log_.pending()) delay = std::min(delay, kLogPatience);
   return more_to_do_ ? absl::ZeroDuration() : delay;
 }
 
@@ -256,7 +260,7 @@ absl::Status Worker::Drain() {
     // Signals that wait in this process are not inherited, and the process that goes on is meant.
     if (StopSignalIsPending()) os::Kill(child, SIGTERM);
     for (ListenSocket& socket : own_sockets_) socket.RemoveName().IgnoreError();
-    log_.Flush();
+    log_.FlushFor(kLogPatience);
     // A normal end without the exit hook; the master starts a new process for new clients (S79).
     exit(0);
   }
@@ -415,7 +419,7 @@ int Worker::Exit() {
   if (options_.on_exit) RunHook("on_exit", [&] { options_.on_exit(context_); });
   for (ListenSocket& socket : own_sockets_) socket.RemoveName().IgnoreError();
   log_.Verbose("exiting");
-  log_.Flush();
+  log_.FlushFor(kLogPatience);
   watchdog_.Stop();
   return 0;
 }
@@ -427,7 +431,7 @@ int Worker::FatalExit(const absl::Status& status) {
   for (const absl::string_view line : absl::StrSplit(status.message(), '\n', absl::SkipEmpty())) {
     log_.Write(LogSeverity::kFatal, line);
   }
-  log_.Flush();
+  log_.FlushFor(kLogPatience);
   if (options_.last_resort) {
     RunHook("last_resort", [&] { options_.last_resort(status.message()); });
   }
