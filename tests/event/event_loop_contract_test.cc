@@ -630,6 +630,26 @@ TEST_P(EventLoopContract, EO7_OnlyADirectionThatIsStillEnabledIsDelivered) {
   EXPECT_EQ(first.writes + second.writes, 1);
 }
 
+// The kernel may still hold interest that was dropped; what it reports is not for whoever is
+// interested since.
+TEST_P(EventLoopContract, EO7_ADirectionEnabledDuringATurnIsServedFromTheNextTurnOn) {
+  Pair one = MakePipe();
+  Pair two = MakePipe();
+  Recorder first, second;
+  FdWatch enabler = WatchRead(one.a.get(), &first);
+  FdWatch paused = WatchRead(two.a.get(), &second);
+  Turn();
+  paused.DisableRead();
+  one.Write();
+  two.Write();
+  first.then = [&](int) { paused.EnableRead(); };
+  Turn();
+  EXPECT_EQ(first.reads, 1);
+  EXPECT_EQ(second.reads, 0);
+  Turn();
+  EXPECT_EQ(second.reads, 1);
+}
+
 TEST_P(EventLoopContract, F2_EachHandlerEndsARandomOtherAndFreesItsContext) {
   constexpr int kWatches = 200;
   struct Client {
