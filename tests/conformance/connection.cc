@@ -31,16 +31,30 @@ int PollTimeout(absl::Time end) {
 
 }  // namespace
 
-absl::StatusOr<Connection> Connection::Tcp(int port, absl::string_view source) {
+absl::StatusOr<Connection> Connection::Tcp(int port, absl::string_view source,
+                                           absl::string_view destination) {
   UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return absl::ErrnoToStatus(errno, "socket");
   const sockaddr_in from = Loopback(source, 0);
   if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&from), sizeof from) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("bind to ", source));
   }
-  const sockaddr_in to = Loopback("127.0.0.1", port);
+  const sockaddr_in to = Loopback(destination, port);
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("connect to port ", port));
+  }
+  return Connection(std::move(fd));
+}
+
+absl::StatusOr<Connection> Connection::Tcp6(int port) {
+  UniqueFd fd(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return absl::ErrnoToStatus(errno, "socket");
+  sockaddr_in6 to = {};
+  to.sin6_family = AF_INET6;
+  to.sin6_port = htons(port);
+  to.sin6_addr = in6addr_loopback;
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("connect to ::1 port ", port));
   }
   return Connection(std::move(fd));
 }

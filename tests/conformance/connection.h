@@ -18,8 +18,11 @@ namespace posthouse::conformance {
 
 class Connection {
  public:
-  // To 127.0.0.1, from any address of the loopback network.
-  static absl::StatusOr<Connection> Tcp(int port, absl::string_view source = "127.0.0.1");
+  // Within the loopback network.
+  static absl::StatusOr<Connection> Tcp(int port, absl::string_view source = "127.0.0.1",
+                                        absl::string_view destination = "127.0.0.1");
+  // To ::1.
+  static absl::StatusOr<Connection> Tcp6(int port);
   static absl::StatusOr<Connection> Unix(const std::string& path);
   explicit Connection(UniqueFd fd) : fd_(std::move(fd)) {}
 

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -68,6 +69,16 @@ std::map<int, std::string> Descriptors(const std::string& directory) {
   return descriptors;
 }
 
+// "flags:	02000002" in /proc/PID/fdinfo/N, octal; the kernel shows close-on-exec among them.
+int OpenFlags(const std::string& path) {
+  for (absl::string_view line : absl::StrSplit(ReadWhole(path), '\n')) {
+    if (absl::ConsumePrefix(&line, "flags:")) {
+      return static_cast<int>(strtol(std::string(line).c_str(), nullptr, 8));
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 std::string ProcessInfo::program() const {
@@ -100,6 +111,9 @@ absl::optional<ProcessInfo> InspectProcess(pid_t pid) {
     info.environment.insert(absl::StrSplit(setting, absl::MaxSplits('=', 1)));
   }
   info.descriptors = Descriptors(directory + "/fd");
+  for (const auto& [fd, target] : info.descriptors) {
+    info.descriptor_flags[fd] = OpenFlags(absl::StrCat(directory, "/fdinfo/", fd));
+  }
   return info;
 }
 

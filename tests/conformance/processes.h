@@ -25,6 +25,7 @@ struct ProcessInfo {
   std::vector<std::string> arguments;
   std::map<std::string, std::string> environment;
   std::map<int, std::string> descriptors;  // number to target
+  std::map<int, int> descriptor_flags;     // number to open flags, O_CLOEXEC included
   // "Uid", "Gid", "Groups", "CapEff", ...: the fields of /proc/PID/status, blanks squeezed.
   std::map<std::string, std::string> status;
 

@@ -48,6 +48,7 @@ class StockInstance {
   std::string config_directory() const { return directory_ + "/etc"; }
   std::string queue_directory() const { return directory_ + "/spool"; }
   std::string data_directory() const { return directory_ + "/data"; }
+  std::string log_file() const { return directory_ + "/log/maillog"; }
   // Where the smtpd of master.cf listens on 127.0.0.1.
   int smtp_port() const { return smtp_port_; }
   // The socket of a private service.
@@ -65,7 +66,7 @@ class StockInstance {
 
   // --- Life ---
 
-  // Returns when the master has initialised and smtpd's port answers.
+  // Returns when the master has initialised and listens on smtpd's port.
   absl::Status Start();
   // Returns when the master has noticed; old workers may still be ending.
   absl::Status Reload();
@@ -109,6 +110,7 @@ class StockInstance {
   void WriteMasterCf() const;
   absl::Status Postfix(const std::string& command);
   bool AllGone(absl::Duration bound) const;
+  bool SocketsExist() const;
 
   std::string directory_;
   int smtp_port_ = 0;
