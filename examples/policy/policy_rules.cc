@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/ascii.h"
@@ -45,9 +46,9 @@ absl::StatusOr<bool> WithinRate(const PolicyRequest& request, const PolicySettin
                     : absl::StrCat("client:", *ClientNetwork(request.client_address, 32, 128));
   absl::StatusOr<absl::optional<RateRow>> found = transaction.FindRate(check->key);
   if (!found.ok()) return found.status();
-  // A period that began in the future is one of a clock that was set back since.
-  if (found->has_value() && (*found)->period_start <= now &&
-      now - (*found)->period_start < settings.rate_period) {
+  // Somebody whose clock is a little ahead may have begun the period; one that began further in the
+  // future than it lasts is from before the clock was set back.
+  if (found->has_value() && std::abs(now - (*found)->period_start) < settings.rate_period) {
     check->row = **found;
   } else {
     check->row = {.period_start = now, .recipients = 0};
@@ -96,9 +97,9 @@ absl::StatusOr<bool> PassesGreylist(const TripletKey& key, const PolicySettings&
   if (!found.ok()) return found.status();
   TripletRow row;
   if (found->has_value()) row = **found;
-  // What was first seen in the future was written before the clock was set back; it starts again,
-  // or its sender would wait until that future.
-  const bool from_future = !row.passed && row.first_seen > now;
+  // What was first seen well in the future was written before the clock was set back; it starts
+  // again, or its sender would wait until then.
+  const bool from_future = !row.passed && row.first_seen - now > settings.greylist_delay;
   if (!found->has_value() || row.expires <= now || from_future) {
     row = {.first_seen = now, .expires = now + settings.retry_window};
     if (absl::Status status = transaction.PutTriplet(key, row); !status.ok()) return status;

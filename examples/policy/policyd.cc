@@ -264,8 +264,9 @@ class Policyd {
       return absl::UnavailableError("the database had trouble a moment ago");
     }
     PolicyVerdict verdict = PolicyVerdict::kNoOpinion;
-    const int64_t now = WallMilliseconds();
     const absl::Status status = store_->Run([&](PolicyTransaction& transaction) -> absl::Status {
+      // Read under the lock, so that the order of times is that of the decisions.
+      const int64_t now = WallMilliseconds();
       absl::StatusOr<PolicyVerdict> decided = Decide(request, settings_, now, transaction);
       if (decided.ok()) verdict = *decided;
       return decided.status();

@@ -218,6 +218,15 @@ TEST_F(PolicyRulesTest, AClockThatIsSetBackMakesNobodyWaitForTheFuture) {
   EXPECT_EQ(Ask(Rcpt(), kNow - 10 * kDay), kAllowed);
 }
 
+TEST_F(PolicyRulesTest, AClockThatIsALittleBehindChangesNothing) {
+  settings_.rate_limit = 2;
+  EXPECT_EQ(Ask(Rcpt(), kNow), kGreylisted);
+  EXPECT_EQ(Ask(Rcpt(), kNow - 5), kGreylisted);
+  EXPECT_EQ(Ask(Rcpt(), kNow + 300), kAllowed);
+  EXPECT_EQ(Ask(Rcpt(), kNow + 295), kAllowed);
+  EXPECT_EQ(Ask(Rcpt(), kNow + 290), kRateLimited);
+}
+
 TEST_F(PolicyRulesTest, StoreErrorsComeOutAndUndoWhatWasWritten) {
   settings_.rate_limit = 1;
   store_.failure = absl::UnavailableError("busy");
