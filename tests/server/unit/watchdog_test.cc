@@ -88,7 +88,7 @@ class Child {
 };
 
 [[noreturn]] void Hang() {
-  volatile int turns = 0;
+  volatile unsigned turns = 0;
   while (true) turns = turns + 1;
 }
 
