@@ -11,8 +11,9 @@
 // hangs while SIGTERM waits to be acted upon has been told to end: two alarms are enough for it
 // (F54). Because alarms that pile up while the process cannot run arrive
 // as one, a stopped or starved process is not taken for a hung one (F17, F53), and no clock is
-// read. An alarm interrupts a wait for events, which makes the loop turn, so waiting never trips
-// it (S71); the handler is installed with SA_RESTART, so service code sees no EINTR (S74).
+// read. Alarms that another process sends are not counted. An alarm interrupts a wait for events,
+// which makes the loop turn, so waiting never trips it (S71); the handler is installed with
+// SA_RESTART, so service code sees no EINTR (S74).
 //
 // The end: a fatal log line naming what hung, the last resort, exit status 1. There is no pause
 // before it as with other fatal errors: its purpose is to slow down a worker that fails at once,
@@ -28,6 +29,8 @@
 
 #ifndef POSTHOUSE_SERVER_WATCHDOG_H_
 #define POSTHOUSE_SERVER_WATCHDOG_H_
+
+#include <signal.h>
 
 #include <cstdint>
 #include <string>
@@ -63,7 +66,7 @@ class Watchdog {
   void Pat() { pats_ = pats_ + 1; }
 
  private:
-  static void OnAlarm(int signal);
+  static void OnAlarm(int signal, siginfo_t* info, void* machine_context);
   uint64_t Progress() const;
   void Tick();
   [[noreturn]] void Expire(const std::string& message);
