@@ -56,23 +56,28 @@ bool Connection::request_under_way() const {
 
 void Connection::OnReadable(int /*event*/, void* context) {
   Connection* connection = static_cast<Connection*>(context);
-  connection->server_->InputReady(*connection);
+  MultiServer* server = connection->server_;
+  server->Guarded(*connection, [&] { server->InputReady(*connection); });
 }
 
 void Connection::OnWritable(int /*event*/, void* context) {
   Connection* connection = static_cast<Connection*>(context);
-  connection->server_->OutputReady(*connection);
+  MultiServer* server = connection->server_;
+  server->Guarded(*connection, [&] { server->OutputReady(*connection); });
 }
 
 void Connection::OnTimer(int /*event*/, void* context) {
   Connection* connection = static_cast<Connection*>(context);
   const TimerPurpose purpose = connection->timer_purpose_;
   connection->timer_purpose_ = TimerPurpose::kNone;
-  if (purpose == TimerPurpose::kFlow) {
-    connection->server_->FlowDelayOver(*connection);
-  } else {
-    connection->server_->TimeOver(*connection, purpose);
-  }
+  MultiServer* server = connection->server_;
+  server->Guarded(*connection, [&] {
+    if (purpose == TimerPurpose::kFlow) {
+      server->FlowDelayOver(*connection);
+    } else {
+      server->TimeOver(*connection, purpose);
+    }
+  });
 }
 
 }  // namespace posthouse

@@ -24,6 +24,8 @@ class ConnectionTable {
   uint64_t NextId() {
     if (free_.empty()) {
       slots_.emplace_back();
+      // Giving a slot back must not need memory: it is what happens when there is none.
+      free_.reserve(slots_.capacity());
       free_.push_back(static_cast<uint32_t>(slots_.size() - 1));
     }
     // Serial number 0 is left out, so that no id is 0.
@@ -49,7 +51,6 @@ class ConnectionTable {
 
   std::unique_ptr<Connection> Take(uint64_t id) {
     const uint32_t slot = Slot(id);
-    // Before the slot is vacated: a failed allocation must leave the table as it was.
     free_.push_back(slot);
     return std::move(slots_[slot]);
   }

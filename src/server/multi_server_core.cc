@@ -53,7 +53,7 @@ bool MultiServer::EndTurn() {
     Connection* connection = table_.Find(id);
     if (connection == nullptr) continue;
     connection->scheduled_ = false;
-    Advance(*connection);
+    Guarded(*connection, [&] { Advance(*connection); });
   }
   closed_.clear();
   return !scheduled_.empty();
@@ -109,31 +109,35 @@ Connection* MultiServer::NewConnection(Stream stream, std::string peer,
   stream.set_max_input(options_.max_request_bytes);
   stream.set_max_output(options_.max_output_bytes);
   const uint64_t id = table_.NextId();
+  // The end of a client must not need memory: it is what happens when there is none (F125).
+  if (closed_.capacity() < table_.slots()) closed_.reserve(2 * table_.slots());
   return table_.Put(std::make_unique<Connection>(this, id, std::move(stream), std::move(peer),
                                                  std::move(attributes), &worker_->loop()));
 }
 
 void MultiServer::OnConnection(AcceptedConnection accepted) {
-  const int fd = accepted.fd.get();
   Connection& connection =
       *NewConnection(Stream(std::move(accepted.fd), absl::StrCat(worker_->name(), " socket")),
                      std::move(accepted.peer), std::move(accepted.attributes));
   connection.stream_.set_operation_timeout(output_timeout_);
   worker_->ClientArrived();
+  Guarded(connection, [&] { Welcome(connection, accepted.sole_owner); });
+}
 
+void MultiServer::Welcome(Connection& connection, bool sole_owner) {
   FdWatchOptions watch;
   watch.on_readable = &Connection::OnReadable;
   watch.on_writable = &Connection::OnWritable;
   watch.context = &connection;
-  watch.sole_owner = accepted.sole_owner;
-  absl::StatusOr<FdWatch> watched = worker_->loop().Watch(fd, watch);
+  watch.sole_owner = sole_owner;
+  absl::StatusOr<FdWatch> watched = worker_->loop().Watch(connection.fd(), watch);
   if (!watched.ok()) {
     // Too many for this backend or this system: one client less (F10, F13).
     connection.leaving_ = true;
     return Drop(connection, watched.status().message());
   }
   connection.watch_ = *std::move(watched);
-  worker_->log().Verbose("client ", connection.peer(), " fd ", fd, ": connected");
+  worker_->log().Verbose("client ", connection.peer(), " fd ", connection.fd(), ": connected");
   TakeFlowToken(connection);
   Greet(connection);
   Advance(connection);
@@ -423,6 +427,17 @@ void MultiServer::Close(Connection& connection) {
   connection.stream_.Close();
   worker_->ClientLeft();
   if (acceptor_ != nullptr) acceptor_->DescriptorFreed();
+}
+
+// What goes wrong in our own work for a client, mostly for lack of memory, costs this client and
+// nobody else (F125).
+void MultiServer::Guarded(Connection& connection, absl::FunctionRef<void()> work) {
+  try {
+    work();
+  } catch (const std::exception& exception) {
+    connection.in_service_ = false;
+    Drop(connection, exception.what());
+  }
 }
 
 // One line in the log: either here or by Drop() (F57).

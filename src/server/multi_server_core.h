@@ -67,6 +67,7 @@ class MultiServer final : public Skeleton,
 
   Connection* NewConnection(Stream stream, std::string peer,
                             std::unique_ptr<ClientAttributes> attributes);
+  void Welcome(Connection& connection, bool sole_owner);
   void TakeFlowToken(Connection& connection);
   void Greet(Connection& connection);
   absl::Status ServeOneShotRequests(Connection& connection);
@@ -95,6 +96,8 @@ class MultiServer final : public Skeleton,
   bool CallService(Connection& connection);
   void BeginRequest(Connection& connection);
   void EndRequest(Connection& connection);
+  // Does something for a connection; an exception ends the connection.
+  void Guarded(Connection& connection, absl::FunctionRef<void()> work);
   // Runs a hook of one client; an exception is the status.
   absl::Status RunClientHook(absl::string_view name, absl::FunctionRef<void()> hook);
   // Ends a connection that cannot go on, with one line in the log.

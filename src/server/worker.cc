@@ -123,7 +123,11 @@ int Worker::Loop() {
     if (ShouldEnd()) delay = absl::ZeroDuration();
     const absl::Status status = RunTurn(delay);
     if (!status.ok()) return FatalExit(status);
-    EndTurn();
+    // What a client needs is guarded by its skeleton; a process that cannot do its own part, mostly
+    // for lack of memory, ends in an orderly way (F125).
+    if (!RunHook("the end of a turn", [&] { EndTurn(); })) {
+      Fatal(absl::ResourceExhaustedError("the end of a turn failed"));
+    }
     if (!fatal_.ok()) return FatalExit(fatal_);
   }
   return Exit();
@@ -265,7 +269,11 @@ absl::Status Worker::Drain() {
     exit(0);
   }
   ready_read.Reset();
-  const absl::Status status = BecomeDrainedChild();
+  absl::Status status;
+  // A child that is half of one must not go on, whoever asked for the drain.
+  if (!RunHook("drain", [&] { status = BecomeDrainedChild(); })) {
+    status = absl::ResourceExhaustedError("the drained process could not be set up");
+  }
   if (!status.ok()) Fatal(status);
   return absl::OkStatus();
 }
