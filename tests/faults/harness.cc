@@ -1,0 +1,338 @@
+#include "tests/faults/harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cctype>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "posthouse/testing/temp_dir.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define POSTHOUSE_SANITIZED 1
+#else
+#define POSTHOUSE_SANITIZED 0
+#endif
+
+namespace posthouse {
+namespace {
+
+std::string* service_program = nullptr;
+
+bool WaitFor(int fd, short events, absl::Time end) {
+  for (;;) {
+    const int64_t left =
+        absl::ToInt64Milliseconds(absl::Ceil(end - absl::Now(), absl::Milliseconds(1)));
+    pollfd entry = {fd, events, 0};
+    const int ready = poll(&entry, 1, static_cast<int>(std::max<int64_t>(left, 0)));
+    if (ready > 0) return true;
+    if (ready == 0 && left <= 0) return false;
+  }
+}
+
+}  // namespace
+
+bool Full() {
+  static const bool full = getenv("POSTHOUSE_FULL") != nullptr;
+  return full;
+}
+
+int64_t Times(int64_t brief, int64_t full) { return Full() ? full : brief; }
+
+absl::Duration Allow(absl::Duration bound) {
+  return Full() && !POSTHOUSE_SANITIZED ? bound : 10 * bound;
+}
+
+std::string ServiceProgram() { return *service_program; }
+
+size_t LineClient::SendSome(absl::string_view data) {
+  const ssize_t sent = send(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  return sent > 0 ? static_cast<size_t>(sent) : 0;
+}
+
+bool LineClient::Send(absl::string_view data) {
+  const absl::Time end = absl::Now() + kGenerousBound;
+  while (!data.empty()) {
+    if (!WaitFor(fd_.get(), POLLOUT, end)) return false;
+    const ssize_t sent = send(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0) {
+      data.remove_prefix(static_cast<size_t>(sent));
+    } else if (errno != EAGAIN && errno != EINTR) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::string LineClient::ReadLine(absl::Duration bound) {
+  const absl::Time end = absl::Now() + bound;
+  for (;;) {
+    const size_t newline = buffer_.find('\n');
+    if (newline != std::string::npos) {
+      const std::string line = buffer_.substr(0, newline);
+      buffer_.erase(0, newline + 1);
+      return line;
+    }
+    if (!WaitFor(fd_.get(), POLLIN, end)) return "<timeout>";
+    char data[65536];
+    const ssize_t got = recv(fd_.get(), data, sizeof(data), MSG_DONTWAIT);
+    if (got > 0) {
+      buffer_.append(data, static_cast<size_t>(got));
+    } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+      return "<closed>";
+    }
+  }
+}
+
+std::string LineClient::Ask(absl::string_view line, absl::Duration bound) {
+  if (!Send(absl::StrCat(line, "\n"))) return "<closed>";
+  return ReadLine(bound);
+}
+
+bool LineClient::WaitClosed(absl::Duration bound) {
+  const absl::Time end = absl::Now() + bound;
+  for (;;) {
+    buffer_.clear();
+    const std::string line = ReadLine(end - absl::Now());
+    if (line == "<closed>") return true;
+    if (line == "<timeout>") return false;
+  }
+}
+
+bool LineClient::IsQuiet(absl::Duration time) {
+  return buffer_.empty() && !WaitFor(fd_.get(), POLLIN, absl::Now() + time);
+}
+
+void LineClient::Abort() {
+  const linger now = {1, 0};
+  setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+  fd_.Reset();
+}
+
+absl::Duration Latencies::Percentile(double percent) {
+  std::sort(times_.begin(), times_.end());
+  const double position = percent / 100.0 * static_cast<double>(times_.size());
+  return times_[std::min(times_.size() - 1, static_cast<size_t>(position))];
+}
+
+std::string Latencies::ToString() {
+  if (times_.empty()) return "no requests";
+  return absl::StrCat(times_.size(), " requests, p50 ", absl::FormatDuration(Percentile(50)),
+                      ", p99 ", absl::FormatDuration(Percentile(99)), ", worst ",
+                      absl::FormatDuration(Worst()));
+}
+
+std::unique_ptr<FakeMaster> MakeMaster(Scenario scenario) {
+  FakeMasterOptions options = std::move(scenario.master);
+  options.program = ServiceProgram();
+  options.main_cf += scenario.main_cf;
+  options.arguments.process_limit = 100;
+  options.arguments.transport = scenario.transport;
+  options.arguments.unprivileged = scenario.unprivileged;
+  options.arguments.chroot = scenario.chroot;
+  options.arguments.listen_sockets = scenario.listen_sockets;
+  options.arguments.configured = scenario.configured;
+  options.environment.push_back("POSTHOUSE_FAULT_OPTIONS=" + scenario.options);
+  options.environment.push_back("POSTHOUSE_FAULTS=" + scenario.faults);
+  for (const char* name : {"ASAN_OPTIONS", "UBSAN_OPTIONS", "POSTHOUSE_EVENT_BACKEND"}) {
+    options.environment.push_back(name);
+  }
+  absl::StatusOr<std::unique_ptr<FakeMaster>> master = FakeMaster::Create(std::move(options));
+  if (!master.ok()) {
+    std::fprintf(stderr, "%s\n", master.status().ToString().c_str());
+    std::abort();
+  }
+  // A worker waits until its configuration has been quiet for two seconds.
+  const std::string main_cf = (*master)->scratch().Path("etc/main.cf");
+  const timespec past[2] = {{1'000'000'000, 0}, {1'000'000'000, 0}};
+  if (utimensat(AT_FDCWD, main_cf.c_str(), past, 0) != 0) std::abort();
+  return *std::move(master);
+}
+
+int ExitCode(const absl::optional<int>& wait_status) {
+  if (!wait_status.has_value()) return -1;
+  return WIFEXITED(*wait_status) ? WEXITSTATUS(*wait_status) : -WTERMSIG(*wait_status);
+}
+
+double CpuSeconds(pid_t pid) {
+  const std::string stat = ReadFileOrEmpty(absl::StrCat("/proc/", pid, "/stat"));
+  // The program's name may hold blanks; what follows it does not.
+  const size_t name_end = stat.rfind(')');
+  if (name_end == std::string::npos) return -1;
+  const std::vector<std::string> fields = absl::StrSplit(stat.substr(name_end + 2), ' ');
+  int64_t user = 0, system = 0;
+  if (fields.size() < 13 || !absl::SimpleAtoi(fields[11], &user) ||
+      !absl::SimpleAtoi(fields[12], &system)) {
+    return -1;
+  }
+  return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+int64_t PrivateMemory(pid_t pid) {
+  const std::vector<std::string> fields =
+      absl::StrSplit(ReadFileOrEmpty(absl::StrCat("/proc/", pid, "/statm")), ' ');
+  int64_t resident = 0, shared = 0;
+  if (fields.size() < 3 || !absl::SimpleAtoi(fields[1], &resident) ||
+      !absl::SimpleAtoi(fields[2], &shared)) {
+    return -1;
+  }
+  return (resident - shared) * sysconf(_SC_PAGESIZE);
+}
+
+std::string ReadProcessFile(pid_t pid, absl::string_view name) {
+  return ReadFileOrEmpty(absl::StrCat("/proc/", pid, "/", name));
+}
+
+int Count(absl::string_view all, absl::string_view text) {
+  int count = 0;
+  for (size_t at = all.find(text); at != absl::string_view::npos;
+       at = all.find(text, at + text.size())) {
+    ++count;
+  }
+  return count;
+}
+
+int MostLinesPerSecond(absl::string_view log) {
+  constexpr size_t kStamp = 15;  // "Mmm dd hh:mm:ss"
+  std::map<absl::string_view, int> lines;
+  int most = 0;
+  for (absl::string_view line : absl::StrSplit(log, '\n')) {
+    if (line.size() < kStamp || line[6] != ' ' || line[9] != ':' || line[12] != ':') continue;
+    most = std::max(most, ++lines[line.substr(0, kStamp)]);
+  }
+  return most;
+}
+
+void FaultTest::Start(Scenario scenario) {
+  if (master_ == nullptr) master_ = MakeMaster(std::move(scenario));
+  absl::StatusOr<pid_t> pid = master_->Spawn();
+  ASSERT_TRUE(pid.ok()) << pid.status();
+  pid_ = *pid;
+  state_before_ = State();
+}
+
+LineClient FaultTest::Connect(int listen_socket) {
+  absl::StatusOr<UniqueFd> fd = master_->Connect(listen_socket);
+  EXPECT_TRUE(fd.ok()) << fd.status();
+  return LineClient(fd.ok() ? *std::move(fd) : UniqueFd());
+}
+
+std::string FaultTest::State() { return Connect().Ask("STATE"); }
+
+bool FaultTest::WaitForLog(absl::string_view text, absl::Duration bound) {
+  const bool found = master_->WaitUntil([&] { return master_->LogContains(text); }, bound);
+  EXPECT_TRUE(found) << "no \"" << text << "\" in the log:\n" << master_->Log();
+  return found;
+}
+
+void FaultTest::ExpectUnharmed() {
+  ASSERT_TRUE(running()) << log();
+  {
+    LineClient client = Connect();
+    EXPECT_EQ(client.Ask("CLEAR"), "clear");
+    EXPECT_EQ(client.Ask("ECHO still here"), "still here");
+    const std::vector<std::string> counters = absl::StrSplit(client.Ask("COUNTERS"), ' ');
+    ASSERT_EQ(counters.size(), 5u);
+    EXPECT_EQ(counters[4], "0") << "a descriptor number was closed that was not open (F36)";
+  }
+  std::string state;
+  // Clients that have just gone may not have been noticed yet.
+  EXPECT_TRUE(WaitUntil([&] { return (state = State()) == state_before_; }))
+      << "before: " << state_before_ << "\nafter:  " << state << "\n"
+      << log();
+  EXPECT_TRUE(master_->WaitUntil(
+      [&] { return master_->worker(pid_).availability == Availability::kAvailable; }));
+  EXPECT_TRUE(master_->problems().empty()) << master_->problems()[0];
+}
+
+void FaultTest::ExpectQuietLog(int lines_per_second) {
+  const std::string text = log();
+  EXPECT_LE(MostLinesPerSecond(text), lines_per_second) << text.substr(0, 4000);
+  for (const char* report : {"AddressSanitizer", "LeakSanitizer", "runtime error:", "panic:"}) {
+    EXPECT_FALSE(absl::StrContains(text, report)) << text;
+  }
+}
+
+void FaultTest::ExpectIdle() {
+  LineClient client = Connect();
+  const std::vector<std::string> before = absl::StrSplit(client.Ask("COUNTERS"), ' ');
+  const double cpu_before = CpuSeconds(pid_);
+  EXPECT_TRUE(client.IsQuiet(absl::Seconds(1)));
+  const double cpu = CpuSeconds(pid_) - cpu_before;
+  const std::vector<std::string> after = absl::StrSplit(client.Ask("COUNTERS"), ' ');
+  int64_t waits_before = 0, waits_after = 0;
+  ASSERT_TRUE(absl::SimpleAtoi(before[0], &waits_before));
+  ASSERT_TRUE(absl::SimpleAtoi(after[0], &waits_after));
+  EXPECT_LE(waits_after - waits_before, 10);
+  // The kernel counts in hundredths of a second.
+  EXPECT_LE(cpu, 0.021);
+}
+
+void FaultTest::TearDown() {
+  if (master_ == nullptr) return;
+  ExpectQuietLog(allowed_lines_per_second_);
+  master_.reset();
+}
+
+// --- Prober ---
+
+struct Prober::State {
+  std::atomic<bool> stop{false};
+  std::thread thread;
+};
+
+Prober::Prober(std::vector<LineClient> clients, absl::Duration pause)
+    : clients_(std::move(clients)), pause_(pause), state_(std::make_unique<State>()) {
+  state_->thread = std::thread([this] { Run(); });
+}
+
+Prober::~Prober() { Stop(); }
+
+std::vector<LineClient> Prober::Stop() {
+  state_->stop = true;
+  if (state_->thread.joinable()) state_->thread.join();
+  return std::move(clients_);
+}
+
+void Prober::Run() {
+  for (size_t i = 0; !state_->stop; i = (i + 1) % clients_.size()) {
+    const std::string word = absl::StrCat("probe ", latencies_.size());
+    const absl::Time begin = absl::Now();
+    if (clients_[i].Ask(absl::StrCat("ECHO ", word)) != word) ++errors_;
+    latencies_.Add(absl::Now() - begin);
+    if (pause_ > absl::ZeroDuration()) absl::SleepFor(pause_);
+  }
+}
+
+}  // namespace posthouse
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  if (argc < 2) {
+    std::fprintf(stderr, "usage: %s PATH-OF-FAULT-SERVICE\n", argv[0]);
+    return 2;
+  }
+  std::string path = argv[1];
+  if (path[0] != '/') {
+    char directory[4096];
+    if (getcwd(directory, sizeof(directory)) == nullptr) return 2;
+    path = absl::StrCat(directory, "/", path);
+  }
+  posthouse::service_program = &path;
+  return RUN_ALL_TESTS();
+}
