@@ -93,6 +93,14 @@ Worker::~Worker() {
 // returned. Then the loop has to be there, so it is kept until the process ends.
 void Worker::EndLoop() {
   watchdog_.set_loop(nullptr);
+  if (signals_ != nullptr) {
+    // The process has ended in an orderly way but for its last instructions; a stop signal that
+    // comes now must not turn that into a death by signal (F25).
+    struct sigaction ignore = {};
+    ignore.sa_handler = SIG_IGN;
+    sigemptyset(&ignore.sa_mask);
+    for (const int signal : StopSignals()) os::Sigaction(signal, &ignore, nullptr);
+  }
   signals_.reset();
   status_.reset();
   idle_timer_.reset();
