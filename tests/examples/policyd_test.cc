@@ -220,9 +220,9 @@ TEST_F(PolicydTest, TheStateSurvivesKill9AndRestart) {
 }
 
 TEST_F(PolicydTest, SeveralProcessesShareOneDatabaseExactly) {
-  const std::vector<std::string> settings = {"policy_greylist_delay=0", "policy_rate_limit=300",
-                                             "policy_busy_timeout=30s",
-                                             absl::StrCat("policy_database=", Database())};
+  const std::vector<std::string> settings = {
+      "policy_greylist_delay=0", "policy_rate_limit=300", "policy_on_error=451 trouble",
+      "policy_busy_timeout=30s", absl::StrCat("policy_database=", Database())};
   std::vector<std::unique_ptr<ServiceProcess>> processes;
   std::vector<ServiceClient> clients;
   for (int i = 0; i < 4; ++i) {
