@@ -120,7 +120,7 @@ class Stream {
   std::string input_;
   size_t consumed_ = 0;  // how much of input_ is used up
   uint64_t consumed_total_ = 0;
-  size_t scanned_ = 0;   // how much of input() is known to hold no end of line
+  size_t scanned_ = 0;  // how much of input() is known to hold no end of line
   std::string output_;
   size_t sent_ = 0;  // how much of output_ is sent
   size_t max_input_ = 1 << 20;

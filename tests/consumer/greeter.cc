@@ -1,4 +1,5 @@
-// A service of an outside user: it greets whoever tells a name. Built with the public targets alone.
+// A service of an outside user: it greets whoever tells a name. Built with the public targets
+// alone.
 
 #include <string>
 
