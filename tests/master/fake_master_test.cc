@@ -283,7 +283,9 @@ int main(int argc, char** argv) {
   if (argc < 2) return 2;
   posthouse::worker_program = argv[1];
   if (posthouse::worker_program[0] != '/') {
-    posthouse::worker_program = absl::StrCat(getcwd(nullptr, 0), "/", posthouse::worker_program);
+    char directory[4096];
+    if (getcwd(directory, sizeof(directory)) == nullptr) return 2;
+    posthouse::worker_program = absl::StrCat(directory, "/", posthouse::worker_program);
   }
   return RUN_ALL_TESTS();
 }

@@ -442,6 +442,8 @@ TEST_F(PrivilegesTest, S20_ChrootAndUnprivileged) {
     scenario.arguments.chroot = true;
     scenario.arguments.unprivileged = true;
     scenario.arguments.transport = transport;
+    // The sanitizer's search for leaks needs a /proc, which the jail has not.
+    scenario.master.environment = {"ASAN_OPTIONS=detect_leaks=0"};
     Start(std::move(scenario));
     const std::string answer = Connect().Ask("WHO");
     EXPECT_FALSE(absl::StartsWith(answer, "uid=0")) << answer;
