@@ -399,6 +399,40 @@ TEST_F(StartTest, S11_OnATerminalWithoutItsFlagAWorkerRefuses) {
   EXPECT_EQ(Connect().Ask("ECHO x"), "x");
 }
 
+TEST_F(StartTest, S17_TheDebuggerRunsOnRequest) {
+  for (const bool by_option : {true, false}) {
+    Scenario scenario;
+    scenario.main_cf = "debugger_command = echo $process_name $process_id >debugged\n";
+    if (by_option) {
+      scenario.configured = {"-D"};
+    } else {
+      scenario.master.environment = {"MAIL_DEBUG="};
+    }
+    // The shell finds its commands by a path.
+    scenario.master.environment.push_back("PATH=/usr/bin:/bin");
+    Start(std::move(scenario));
+    EXPECT_EQ(Connect().Ask("ECHO x"), "x");
+    std::string found;
+    for (const char* place : {"spool/debugged", "debugged"}) {
+      found += ReadFileOrEmpty(master_->scratch().Path(place));
+    }
+    EXPECT_EQ(found, absl::StrCat("test_service ", pid_, "\n"));
+  }
+}
+
+TEST_F(StartTest, F28_AWorkerWithoutALogServesAllTheSame) {
+  Scenario scenario;
+  scenario.master.collect_log = false;
+  scenario.main_cf = "maillog_file = /var/log/x\n";
+  scenario.configured = {"-v"};
+  Start(std::move(scenario));
+  LineClient client = Connect();
+  for (int i = 0; i < 300; ++i) ASSERT_EQ(client.Ask("LOG into the void"), "logged");
+  client.Close();
+  kill(pid_, SIGTERM);
+  EXPECT_EQ(WaitForEnd(absl::Seconds(10)), 0);
+}
+
 // --- Privileges ---
 
 class PrivilegesTest : public StartTest {
