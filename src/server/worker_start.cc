@@ -14,6 +14,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "posthouse/config/main_cf.h"
+#include "posthouse/config/misspelling.h"
+#include "posthouse/event/descriptor_limit.h"
 #include "posthouse/io/descriptor_sanity.h"
 #include "posthouse/io/fd_flags.h"
 #include "posthouse/log/postlog_sink.h"
@@ -443,6 +445,11 @@ absl::Status Worker::CheckTerminal() {
 absl::Status Worker::LoadApplicationParameters() {
   std::vector<std::string> warnings;
   absl::Status status = LoadParameters(options_.parameters, &store_, &warnings);
+  if (status.ok()) {
+    std::vector<Parameter*> loaded = generic_.All();
+    loaded.insert(loaded.end(), options_.parameters.begin(), options_.parameters.end());
+    status = ReportMisspellings(loaded, store_, &warnings);  // F117
+  }
   LogWarnings(warnings);
   return status;
 }
@@ -591,6 +598,11 @@ absl::Status Worker::CreateLoop() {
   if (!loop.ok()) return loop.status();
   loop_ = *std::move(loop);
   watchdog_.set_loop(loop_.get());
+  // As many clients as the hard limit has room for (E6); select(2) could not hold them.
+  if (loop_->backend() != Backend::kSelect) {
+    const absl::StatusOr<int> limit = RaiseDescriptorLimit();
+    if (!limit.ok()) log_.Warning(limit.status().message());
+  }
   log_.Verbose("event loop: ", BackendName(loop_->backend()));
   return absl::OkStatus();
 }
