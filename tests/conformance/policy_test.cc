@@ -216,6 +216,7 @@ TEST_F(PolicyTest, WhatWasLearnedSurvivesKillAndRestart) {
   ASSERT_EQ(workers.size(), 1u);
   ASSERT_TRUE(AwaitMaster(workers[0]));
   ASSERT_EQ(kill(workers[0], SIGKILL), 0);
+  ASSERT_EQ(instance_->WaitForLog("killed by signal 9$", kBound).status(), absl::OkStatus());
   trace_.reset();
   // Had it forgotten, every retry within a second would be deferred for two more.
   EXPECT_TRUE(Eventually(kBound, [&] { return SendMailCode(Port(), kSender, kRecipient) == 250; }));
