@@ -326,6 +326,22 @@ TEST_F(PolicyTest, RunsUnprivilegedInAChroot) {
   EXPECT_TRUE(Delivered(1));
 }
 
+TEST_F(PolicyTest, TheRulesHoldThroughAReloadInAChroot) {
+  instance_->SetParameter("policy_rate_limit", "2");
+  UsePrivatePolicy("- y y - 0 policyd");
+  Start();
+  absl::StatusOr<SmtpClient> client = SmtpClient::Connect(Port());
+  ASSERT_TRUE(client.ok()) << client.status();
+  EXPECT_EQ(client->Envelope(kSender, "one@box.example.test")->code, 250);
+  const std::vector<pid_t> workers = instance_->Processes("policyd");
+  ASSERT_EQ(workers.size(), 1u);
+  Reload();
+  ASSERT_TRUE(Gone(workers[0]));
+  // smtpd had a connection to the old generation, whose database the jail hides from new openings.
+  EXPECT_EQ(client->Command("RCPT TO:<two@box.example.test>")->code, 250);
+  EXPECT_EQ(client->Command("RCPT TO:<three@box.example.test>")->code, 450);
+}
+
 TEST_F(PolicyTest, ABadParameterIsNamedOnceAndMailIsPutOffNotLost) {
   instance_->SetParameter("policy_greylist_delay", "a while");
   instance_->SetParameter("service_throttle_time", "2s");
@@ -353,7 +369,7 @@ TEST_F(PolicyTest, D97_OurAnvilAndOurPolicyTogetherCarryALoadThroughReloadsWithA
   instance_->SetParameter("smtpd_client_event_limit_exceptions", "");
   instance_->SetParameter("smtpd_client_message_rate_limit", "1000000");
   instance_->SetParameter("policy_rate_limit", "1000000");
-  UsePrivatePolicy("- y n - 0 policyd -m 20");
+  UsePrivatePolicy("- y y - 0 policyd -m 20");
   Start();
   Load load(Port(), 8);
   for (int i = 0; i < 3; ++i) {
