@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -251,6 +252,27 @@ TEST_F(StartTest, S9_TheCommandLineOverridesTheFile) {
   StartWith({"-o", "test_int=3"}, "test_int = 2\ntest_str = $test_int/$mail_owner\nmax_use = 50\n");
   ASSERT_TRUE(WaitForLog("hook pre_init"));
   EXPECT_TRUE(master_->LogContains("test_int=3 test_str=3/mail test_bool=1 test_time=5")) << log();
+}
+
+TEST_F(StartTest, F117_AMisspeltNameIsToldWithAHint) {
+  StartWith({}, "max_idel = 10s\nsmtpd_banner = $myhostname\n");
+  EXPECT_EQ(Connect().Ask("ECHO hi"), "hi");
+  EXPECT_TRUE(WaitForLog("max_idel"));
+  EXPECT_TRUE(absl::StrContains(log(), "max_idle")) << log();
+  EXPECT_FALSE(absl::StrContains(log(), "smtpd_banner")) << log();
+}
+
+TEST_F(StartTest, E6_TheLimitOfOpenFilesIsRaisedAsFarAsItGoes) {
+  rlimit before = {};
+  ASSERT_EQ(os::Getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit low = {.rlim_cur = 256, .rlim_max = before.rlim_max};
+  ASSERT_EQ(os::Setrlimit(RLIMIT_NOFILE, &low), 0);  // inherited by the worker
+  StartWith({});
+  ASSERT_EQ(os::Setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(Connect().Ask("ECHO hi"), "hi");
+  rlimit limit = {};
+  ASSERT_EQ(prlimit(pid_, RLIMIT_NOFILE, nullptr, &limit), 0);
+  EXPECT_EQ(limit.rlim_cur, before.rlim_max);
 }
 
 TEST_F(StartTest, S92_BounceInitComesBetweenParametersAndPreInit) {
