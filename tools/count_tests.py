@@ -65,6 +65,7 @@ def count_xml(path):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--leftovers", help="a file with one line per process left behind")
+    parser.add_argument("--broken", help="a file with one line per workspace that Bazel gave up")
     parser.add_argument("events", nargs="+")
     arguments = parser.parse_args()
 
@@ -99,6 +100,14 @@ def main():
             complaints += [f"left behind: {line}" for line in leftovers]
         else:
             passed += 1
+
+    if arguments.broken:
+        with open(arguments.broken, encoding="utf-8") as lines:
+            broken = [line.strip() for line in lines if line.strip()]
+        # What did not build is counted above; what Bazel did not even begin is not.
+        if broken and not failed:
+            failed += len(broken)
+        complaints += broken
 
     for complaint in complaints:
         print(f"FAILED {complaint}")
