@@ -56,8 +56,13 @@ class ConformanceTest : public testing::Test {
   // Complaints of the log that the test provokes.
   void Expect(const std::string& pattern) { expected_.push_back(pattern); }
 
+  // After a reload the master may still be between bind and listen of a new service.
   Connection Connect(absl::string_view service) {
-    absl::StatusOr<Connection> connection = Connection::Unix(instance_->private_socket(service));
+    absl::StatusOr<Connection> connection = absl::UnknownError("not tried");
+    Eventually(kBound, [&] {
+      connection = Connection::Unix(instance_->private_socket(service));
+      return connection.ok();
+    });
     EXPECT_EQ(connection.status(), absl::OkStatus());
     return connection.ok() ? *std::move(connection) : Connection(UniqueFd());
   }

@@ -1,8 +1,8 @@
 // StatusTrace records the status messages that a running stock master reads from its workers (P14):
 // what the master sees, not what a worker believes it said. It attaches strace to the master.
 //
-// Ending a trace can cost the master a signal that arrives at that moment, so do not end one while a
-// child is dying.
+// Ending a trace can cost the master a signal that arrives at that moment, so do not end one while
+// a child is dying.
 
 #ifndef POSTHOUSE_TESTS_CONFORMANCE_STATUS_TRACE_H_
 #define POSTHOUSE_TESTS_CONFORMANCE_STATUS_TRACE_H_

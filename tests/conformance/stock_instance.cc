@@ -301,24 +301,7 @@ absl::Status StockInstance::Start() {
 absl::Status StockInstance::Reload() {
   const size_t mark = LogMark();
   if (absl::Status status = Postfix("reload"); !status.ok()) return status;
-  absl::Status noticed =
-      WaitForLog("master\\[[0-9]+\\]: reload -- version", kCommandBound, mark).status();
-  if (!noticed.ok()) return noticed;
-  // That line comes first; the sockets of services that are new come after it.
-  if (!Eventually(kCommandBound, [&] { return SocketsExist(); })) {
-    return absl::DeadlineExceededError("a service has no socket\n" + Log());
-  }
-  return absl::OkStatus();
-}
-
-bool StockInstance::SocketsExist() const {
-  for (const auto& [key, line] : services_) {
-    if (key.second == "inet") continue;
-    const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipWhitespace());
-    const char* directory = words.at(2) == "n" ? "/public/" : "/private/";
-    if (!fs::exists(absl::StrCat(queue_directory(), directory, key.first))) return false;
-  }
-  return true;
+  return WaitForLog("master\\[[0-9]+\\]: reload -- version", kCommandBound, mark).status();
 }
 
 absl::Status StockInstance::Stop() {

@@ -68,7 +68,8 @@ class StockInstance {
 
   // Returns when the master has initialised and listens on smtpd's port.
   absl::Status Start();
-  // Returns when the master has noticed; old workers may still be ending.
+  // Returns when the master has noticed; it may still be making the sockets of new services, and
+  // old workers may still be ending.
   absl::Status Reload();
   // Returns when the last process of the instance is gone.
   absl::Status Stop();
@@ -110,7 +111,6 @@ class StockInstance {
   void WriteMasterCf() const;
   absl::Status Postfix(const std::string& command);
   bool AllGone(absl::Duration bound) const;
-  bool SocketsExist() const;
 
   std::string directory_;
   int smtp_port_ = 0;

@@ -648,6 +648,8 @@ class FlowPipe {
 TEST_F(Worker, S51_WithATokenAClientIsServedAtOnceAndWithoutAfterTheDelay) {
   Install("probe-flow", kProbe);
   instance_->SetParameter("in_flow_delay", "2s");
+  // A queue manager that is woken up fills the pipe again.
+  instance_->SetService("qmgr unix n - n 300 1 qmgr");
   instance_->SetService("probe unix - n n - 1 probe-flow");
   Start();
   Connection first = Connect("probe");
