@@ -30,6 +30,8 @@ namespace posthouse {
 
 // Whether POSTHOUSE_FULL asks for the counts and times as the statements have them.
 bool Full();
+// Whether a sanitizer is compiled in that changes how memory is given back.
+bool Sanitized();
 // `full` in the full form, else `brief`.
 int64_t Times(int64_t brief, int64_t full);
 // A bound from a statement, for two ordinary cores without sanitizers; other machines, loaded ones
