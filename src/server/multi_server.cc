@@ -1,5 +1,9 @@
 #include "posthouse/server/multi_server.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <memory>
 #include <utility>
 
@@ -44,10 +48,20 @@ void CheckOptions(const MultiServerOptions& options) {
                   "MultiServerOptions: a bound per turn is not positive");
 }
 
+// Large buffers of many clients go back to the system as soon as they are empty (F39). Left to
+// itself, glibc takes the first large block that is freed as a reason to keep the next ones.
+void GiveLargeBlocksBack() {
+#if defined(__GLIBC__)
+  constexpr int kLargeBlock = 128 << 10;  // glibc's own initial value; setting it makes it stay
+  mallopt(M_MMAP_THRESHOLD, kLargeBlock);
+#endif
+}
+
 }  // namespace
 
 int MultiServerMain(int argc, char** argv, MultiServerOptions options) {
   CheckOptions(options);
+  GiveLargeBlocksBack();
   WorkerOptions worker_options = TakeWorkerOptions(options);
   // Shared, because replies that were set aside may outlive it.
   const auto server = std::make_shared<MultiServer>(std::move(options));
