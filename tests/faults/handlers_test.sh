@@ -38,7 +38,7 @@ callees() {  # FUNCTION: what it calls or jumps to, by name
 # Leaves: nothing behind these is followed. Expire() ends the process; see watchdog.h.
 leaf='^(_ZN9posthouse8Watchdog6Expire|_ZN9posthouse2os10SigpendingE|sigemptyset@|sigismember@|__errno_location@|__stack_chk_fail@|__asan_|__ubsan_|__tsan_)'
 # Followed: ours, and accessors of the standard library that only compute.
-followed='^(_ZN9posthouse8Watchdog|_ZNK9posthouse8Watchdog|_ZNK?9posthouse9EventLoop8counters|_ZNK?9posthouse9EventLoop4Impl8counters|_ZNK?9posthouse10TimerQueue|_ZNK?9posthouse10WatchTable|_ZNK9posthouse12HandlerMeter|_ZNKSt|_ZSt|_ZNSt)'
+followed='^(_ZN9posthouse8Watchdog|_ZNK9posthouse8Watchdog|_ZNK?9posthouse9EventLoop8counters|_ZNK?9posthouse9EventLoop4Impl8counters|_ZNK?9posthouse10TimerQueue|_ZNK?9posthouse10WatchTable|_ZNK9posthouse12HandlerMeter|_ZNK9posthouse6Poller8counters|_ZNKSt|_ZSt|_ZNSt)'
 todo=(_ZN9posthouse8Watchdog7OnAlarmEiP9siginfo_tPv)
 grep -q "<${todo[0]}>:" "$code" || fail "the handler was not found in $program"
 declare -A seen

@@ -265,6 +265,7 @@ TEST_F(LifeFaults, F54_WhateverTheExitHookDoesTheProcessEndsInFiveSeconds) {
 TEST_F(LifeFaults, F54_ALogThatTakesNothingDoesNotHoldUpTheEnd) {
   Start();
   LineClient client = Connect();
+  ASSERT_EQ(client.Ask("ECHO x"), "x");
   // The log's socket is replaced by one that nobody reads, and it is full.
   const std::string path = master_->queue_directory() + "/public/postlog";
   ASSERT_EQ(unlink(path.c_str()), 0);
