@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "posthouse/os/clock.h"
 
 namespace posthouse {
@@ -15,11 +14,11 @@ void BufferedSink::Write(const LogRecord& record) {
     if (kept_.size() >= kMaxKept) {
       Drop(record);
     } else {
-      Keep(Format(record));
+      Keep(Finish(record));
     }
     return;
   }
-  std::string line = Format(record);
+  std::string line = Finish(record);
   size_t sent = 0;
   switch (Deliver(line, &sent)) {
     case Outcome::kDelivered:
@@ -65,7 +64,7 @@ bool BufferedSink::TellDropped() {
   record.tag = tag_;
   record.pid = pid_;
   record.text = text;
-  std::string line = Format(record);
+  std::string line = Finish(record);
   size_t sent = 0;
   const Outcome outcome = Deliver(line, &sent);
   if (outcome == Outcome::kLater && sent == 0) return false;
@@ -86,15 +85,36 @@ void BufferedSink::Drop(const LogRecord& record) {
   pid_ = record.pid;
 }
 
-std::string LogTimestamp() {
-  static constexpr const char* kMonths[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                            "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  const time_t now = static_cast<time_t>(os::WallSeconds());
+std::string BufferedSink::Finish(const LogRecord& record) {
+  const Line line = Format(record);
+  return absl::StrCat(line.before, line.with_time ? Timestamp() : "", line.after);
+}
+
+// In the local zone.
+std::string BufferedSink::Timestamp() {
+  const int64_t now = os::WallSeconds();
+  const time_t moment = static_cast<time_t>(now);
   struct tm local = {};
   // Works on the zone that Log's constructor loaded and opens no file.
-  if (localtime_r(&now, &local) == nullptr) local = {};
-  return absl::StrFormat("%s %2d %02d:%02d:%02d", kMonths[local.tm_mon % 12], local.tm_mday,
-                         local.tm_hour, local.tm_min, local.tm_sec);
+  if (localtime_r(&moment, &local) != nullptr) utc_offset_.store(local.tm_gmtoff);
+  std::string stamp(kLogStampSize, ' ');
+  WriteLogStamp(now + utc_offset_.load(), stamp.data());
+  return stamp;
+}
+
+void BufferedSink::PrepareEmergency(int which, const LogRecord& record) {
+  const Line line = Format(record);
+  // For the offset.
+  if (line.with_time) Timestamp();
+  emergency_lines_[static_cast<size_t>(which)].Prepare(separator(), line.before, line.with_time,
+                                                       line.after);
+}
+
+// Async-signal-safe: see the header.
+void BufferedSink::WriteEmergency(int which) {
+  const absl::string_view line =
+      emergency_lines_[static_cast<size_t>(which)].Stamped(torn(), utc_offset_.load());
+  if (!line.empty()) SendEmergency(line);
 }
 
 std::string TextWithSeverity(const LogRecord& record) {

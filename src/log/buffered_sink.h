@@ -1,17 +1,21 @@
 // BufferedSink is what every sink of a process needs around its one system call: records that
 // cannot go now are kept in order, a bounded number of them, then dropped and counted, and the
-// count is told once things flow again (F121, F123).
+// count is told once things flow again (F121, F123). A prepared emergency line goes out past all
+// of that.
 //
 // Thread, fork, ownership: as LogSink.
 
 #ifndef POSTHOUSE_LOG_BUFFERED_SINK_H_
 #define POSTHOUSE_LOG_BUFFERED_SINK_H_
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "posthouse/log/emergency_line.h"
 #include "posthouse/log/log.h"
 
 namespace posthouse {
@@ -26,6 +30,9 @@ class BufferedSink : public LogSink {
   bool pending() const final { return !kept_.empty() || untold_ > 0; }
   void AfterFork() override;
   int64_t dropped() const final { return dropped_; }
+  void PrepareEmergency(int which, const LogRecord& record) final;
+  // Async-signal-safe: as SendEmergency() is, and what else it calls computes.
+  void WriteEmergency(int which) final;
 
  protected:
   enum class Outcome {
@@ -34,13 +41,28 @@ class BufferedSink : public LogSink {
     kRefused  // this line can never be delivered
   };
 
-  // The line as it goes out.
-  virtual std::string Format(const LogRecord& record) = 0;
+  // The line as it goes out, around the time stamp if there is one.
+  struct Line {
+    std::string before;
+    bool with_time = true;
+    std::string after;
+  };
+  virtual Line Format(const LogRecord& record) = 0;
   // One attempt that does not block. `*sent` is how much of the line went out already; an
   // implementation adds to it, and sets it to zero where a line must start again.
   virtual Outcome Deliver(absl::string_view line, size_t* sent) = 0;
+  // What ends a record where records share a stream.
+  virtual char separator() const = 0;
+  // Async-signal-safe: whether Deliver() has left a record on the stream without its end. A
+  // handler may interrupt Deliver() itself.
+  virtual bool torn() const = 0;
+  // Async-signal-safe: one attempt to send `line`, which ends with the separator; no attempt that
+  // could block is made.
+  virtual void SendEmergency(absl::string_view line) = 0;
 
  private:
+  std::string Finish(const LogRecord& record);
+  std::string Timestamp();
   bool DeliverKept();
   bool TellDropped();
   void Keep(std::string line);
@@ -52,10 +74,11 @@ class BufferedSink : public LogSink {
   int64_t untold_ = 0;  // dropped and not told yet
   std::string tag_;     // of the latest dropped record, for the line that tells
   int pid_ = 0;
+  std::array<EmergencyLine, Log::kMaxEmergencies> emergency_lines_;
+  // Of the latest time stamp; localtime_r(3) takes a lock, so handlers cannot ask it.
+  std::atomic<int64_t> utc_offset_{0};
+  static_assert(std::atomic<int64_t>::is_always_lock_free, "a handler must not wait for a lock");
 };
-
-// "Mmm dd hh:mm:ss" in the local zone, as RFC 3164 and Postfix write it, whatever the locale.
-std::string LogTimestamp();
 
 // "warning: text", or the text alone for information (D91).
 std::string TextWithSeverity(const LogRecord& record);

@@ -37,6 +37,9 @@ bool LocalLogSocket::Connect() {
           0) {
         fd_ = std::move(fd);
         is_stream_ = type == SOCK_STREAM;
+        torn_.store(false);
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+        emergency_fd_.store(fd_.get());
         return true;
       }
       if (errno != EPROTOTYPE) break;
@@ -44,6 +47,21 @@ bool LocalLogSocket::Connect() {
   }
   next_connect_ns_ = os::SteadyNanos() + kReconnectIntervalNs;
   return false;
+}
+
+void LocalLogSocket::Disconnect() {
+  // First, lest a handler sends to whatever gets the number next.
+  emergency_fd_.store(-1);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  fd_.Reset();
+}
+
+// Async-signal-safe: one system call.
+void LocalLogSocket::SendEmergency(absl::string_view message) {
+  const int fd = emergency_fd_.load();
+  if (fd < 0) return;
+  if (!is_stream_) message.remove_suffix(1);
+  os::Send(fd, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 LocalLogSocket::Outcome LocalLogSocket::Send(absl::string_view message, size_t* sent) {
@@ -71,12 +89,13 @@ LocalLogSocket::Outcome LocalLogSocket::SendOnce(absl::string_view message, size
         os::Send(fd_.get(), rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (count >= 0) {
       *sent = is_stream_ ? *sent + static_cast<size_t>(count) : total;
+      torn_.store(*sent < total);
     } else if (errno == EMSGSIZE) {
       return Outcome::kRefused;
     } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ENOMEM) {
       return Outcome::kLater;
     } else if (errno != EINTR) {
-      fd_.Reset();
+      Disconnect();
       return Outcome::kLater;
     }
   }

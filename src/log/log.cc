@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "posthouse/base/check.h"
 #include "posthouse/os/clock.h"
 #include "posthouse/os/os.h"
 
@@ -47,16 +48,60 @@ Log::Log(std::string tag) : tag_(Neutralise(tag)), pid_(os::Getpid()) {
   os::Tzset();
 }
 
-Log::~Log() { Flush(); }
+Log::~Log() { RemoveSinks(); }
 
-void Log::AddSink(std::unique_ptr<LogSink> sink) { sinks_.push_back(std::move(sink)); }
+void Log::AddSink(std::unique_ptr<LogSink> sink) {
+  LogSink* const added = sink.get();
+  sinks_.push_back(std::move(sink));
+  PrepareEmergencies(*added);
+  const int count = emergency_sink_count_.load();
+  if (count == kMaxEmergencySinks) return;
+  emergency_sinks_[static_cast<size_t>(count)] = added;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  emergency_sink_count_.store(count + 1);
+}
 
 void Log::RemoveSinks() {
   Flush();
+  // From here on a handler finds none.
+  emergency_sink_count_.store(0);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   sinks_.clear();
 }
 
-void Log::set_tag(std::string tag) { tag_ = Neutralise(tag); }
+void Log::set_tag(std::string tag) {
+  tag_ = Neutralise(tag);
+  PrepareEmergenciesOfAll();
+}
+
+void Log::PrepareEmergency(LogSeverity severity, absl::string_view text, int which) {
+  POSTHOUSE_CHECK(which >= 0 && which < kMaxEmergencies, "there is no emergency of this number");
+  emergencies_[static_cast<size_t>(which)] = {true, severity, Neutralise(text)};
+  PrepareEmergenciesOfAll();
+}
+
+void Log::PrepareEmergenciesOfAll() const {
+  for (const std::unique_ptr<LogSink>& sink : sinks_) PrepareEmergencies(*sink);
+}
+
+void Log::PrepareEmergencies(LogSink& sink) const {
+  for (int which = 0; which < kMaxEmergencies; ++which) {
+    const Emergency& emergency = emergencies_[static_cast<size_t>(which)];
+    if (!emergency.prepared) continue;
+    LogRecord record;
+    record.severity = emergency.severity;
+    record.tag = tag_;
+    record.pid = pid_;
+    record.text = emergency.text;
+    sink.PrepareEmergency(which, record);
+  }
+}
+
+// Async-signal-safe: it reads members that are published for it and calls what is safe itself.
+void Log::WriteEmergency(int which) {
+  const int count = emergency_sink_count_.load();
+  for (int i = 0; i < count; ++i) emergency_sinks_[static_cast<size_t>(i)]->WriteEmergency(which);
+}
 
 void Log::Write(LogSeverity severity, absl::string_view text) {
   if (sinks_.empty()) return;
@@ -115,6 +160,7 @@ bool Log::FlushFor(absl::Duration limit) {
 void Log::AfterFork() {
   pid_ = os::Getpid();
   for (const std::unique_ptr<LogSink>& sink : sinks_) sink->AfterFork();
+  PrepareEmergenciesOfAll();
 }
 
 }  // namespace posthouse

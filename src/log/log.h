@@ -10,6 +10,13 @@
 // Limited() is for conditions that may repeat: one line per interval and condition, then a summary
 // with the number that was left out (F124).
 //
+// A record for the moment when nothing may be relied upon is prepared before and written by a
+// signal handler (F24):
+//
+//   log.PrepareEmergency(LogSeverity::kFatal, "watchdog timeout");
+//   ...
+//   log.WriteEmergency();  // in the handler
+//
 // The names of severities in lines are the original's: none for information, then "warning",
 // "error", "fatal", "panic" (D91).
 //
@@ -17,11 +24,13 @@
 // AfterFork(), and what sinks have kept stays with the parent. Chroot: the constructor loads the
 // time zone, and sinks connect when they are made; make both before. Ownership: a Log owns its
 // sinks and offers them what they have kept once more when it is destroyed. Errors: none come out
-// of logging.
+// of logging. Signal handlers: WriteEmergency() alone.
 
 #ifndef POSTHOUSE_LOG_LOG_H_
 #define POSTHOUSE_LOG_LOG_H_
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -60,11 +69,23 @@ class LogSink {
   virtual void AfterFork() {}
   // Records dropped since the sink was made.
   virtual int64_t dropped() const { return 0; }
+
+  // Keeps the line for `record`, ready to be sent, as number `which` (below Log::kMaxEmergencies),
+  // in place of the one before. What the line needs must not be made by WriteEmergency().
+  virtual void PrepareEmergency(int /*which*/, const LogRecord& /*record*/) {}
+  // Async-signal-safe: one attempt to send the line that was prepared, without blocking. No
+  // allocation, no lock, no function of the C library that POSIX does not allow in handlers. What
+  // Write() had to keep is neither waited for nor sent.
+  virtual void WriteEmergency(int /*which*/) {}
 };
 
 class Log {
  public:
   static constexpr size_t kMaxRecord = 2000;
+  // Emergency records that can be prepared side by side.
+  static constexpr int kMaxEmergencies = 2;
+  // Sinks that were added after so many others take no part in WriteEmergency().
+  static constexpr int kMaxEmergencySinks = 8;
 
   explicit Log(std::string tag);
   ~Log();
@@ -97,6 +118,16 @@ class Log {
   bool Limited(LogSeverity severity, absl::string_view condition, absl::Duration interval,
                absl::string_view text);
 
+  // Has every sink prepare the record that WriteEmergency(which) writes, in place of the one
+  // before, and does so again by itself when sinks, the tag or the process number change.
+  // REQUIRES: 0 <= which < kMaxEmergencies.
+  void PrepareEmergency(LogSeverity severity, absl::string_view text, int which = 0);
+
+  // Async-signal-safe: reads the clock and makes one attempt per sink that does not block; nothing
+  // is allocated, locked or waited for. Nothing happens when no record has been prepared. The
+  // offset of the local zone is that of the last record with a time in it, or of the preparation.
+  void WriteEmergency(int which = 0);
+
   // Delivers what sinks have kept, as far as they take it. Cheap when there is nothing.
   void Flush();
   // Whether a sink has kept something; then Flush() should be called again after a moment.
@@ -111,11 +142,23 @@ class Log {
     int64_t until_ns = 0;
     int64_t suppressed = 0;
   };
+  struct Emergency {
+    bool prepared = false;
+    LogSeverity severity = LogSeverity::kFatal;
+    std::string text;
+  };
+
+  void PrepareEmergencies(LogSink& sink) const;
+  void PrepareEmergenciesOfAll() const;
 
   std::string tag_;
   int pid_;
   int verbosity_ = 0;
   std::vector<std::unique_ptr<LogSink>> sinks_;
+  std::array<Emergency, kMaxEmergencies> emergencies_;
+  // The sinks as handlers see them: the vector may be growing when a signal comes.
+  std::array<LogSink*, kMaxEmergencySinks> emergency_sinks_ = {};
+  std::atomic<int> emergency_sink_count_{0};
   absl::flat_hash_map<std::string, LimitState> limits_;
 };
 

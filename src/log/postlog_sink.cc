@@ -37,9 +37,10 @@ class PostlogSink : public BufferedSink {
         socket_({options.path, RelativePath(options.path)}, /*stream_too=*/false) {}
 
  protected:
-  std::string Format(const LogRecord& record) override {
-    return absl::StrCat(LogTimestamp(), " ", hostname_, " ", record.tag, "[", record.pid,
-                        "]: ", TextWithSeverity(record));
+  Line Format(const LogRecord& record) override {
+    return {"", /*with_time=*/true,
+            absl::StrCat(" ", hostname_, " ", record.tag, "[", record.pid,
+                         "]: ", TextWithSeverity(record))};
   }
   Outcome Deliver(absl::string_view line, size_t* sent) override {
     switch (socket_.Send(line, sent)) {
@@ -52,6 +53,11 @@ class PostlogSink : public BufferedSink {
     }
     return Outcome::kRefused;
   }
+  char separator() const override { return LocalLogSocket::kSeparator; }
+  // Async-signal-safe: as the socket's.
+  bool torn() const override { return socket_.torn(); }
+  // Async-signal-safe: as the socket's.
+  void SendEmergency(absl::string_view line) override { socket_.SendEmergency(line); }
 
  private:
   std::string hostname_;

@@ -4,6 +4,7 @@
 #include <limits.h>
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -19,26 +20,38 @@ class StderrSink : public BufferedSink {
       : fd_(options.fd), with_time_(options.with_time) {}
 
  protected:
-  std::string Format(const LogRecord& record) override {
-    return absl::StrCat(with_time_ ? LogTimestamp() + " " : "", record.tag, "[", record.pid,
-                        "]: ", TextWithSeverity(record), "\n");
+  Line Format(const LogRecord& record) override {
+    return {"", with_time_,
+            absl::StrCat(with_time_ ? " " : "", record.tag, "[", record.pid,
+                         "]: ", TextWithSeverity(record), "\n")};
   }
 
   Outcome Deliver(absl::string_view line, size_t* sent) override {
     while (*sent < line.size()) {
-      const absl::string_view rest = line.substr(*sent);
-      ssize_t count = os::Send(fd_, rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-      if (count < 0 && errno == ENOTSOCK) count = WriteIfReady(rest);
+      const ssize_t count = SendOrWrite(line.substr(*sent));
       if (count > 0) {
         *sent += static_cast<size_t>(count);
+        torn_.store(*sent < line.size());
       } else if (count == 0 || errno != EINTR) {
         return Outcome::kLater;
       }
     }
     return Outcome::kDelivered;
   }
+  char separator() const override { return '\n'; }
+  // Async-signal-safe: it reads an atomic.
+  bool torn() const override { return torn_.load(); }
+  // Async-signal-safe: three system calls at most.
+  void SendEmergency(absl::string_view line) override { SendOrWrite(line); }
 
  private:
+  // Async-signal-safe: system calls alone. Zero when nothing goes now.
+  ssize_t SendOrWrite(absl::string_view data) {
+    const ssize_t count = os::Send(fd_, data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    return count < 0 && errno == ENOTSOCK ? WriteIfReady(data) : count;
+  }
+
+  // Async-signal-safe: system calls alone.
   ssize_t WriteIfReady(absl::string_view data) {
     pollfd entry = {fd_, POLLOUT, 0};
     if (os::Poll(&entry, 1, 0) <= 0) return 0;
@@ -50,6 +63,7 @@ class StderrSink : public BufferedSink {
 
   int fd_;
   bool with_time_;
+  std::atomic<bool> torn_{false};  // a part of a line went out
 };
 
 }  // namespace

@@ -35,9 +35,9 @@ class SyslogSink : public BufferedSink {
       : facility_(options.facility), socket_({options.path}, /*stream_too=*/true) {}
 
  protected:
-  std::string Format(const LogRecord& record) override {
-    return absl::StrCat("<", facility_ | SyslogLevel(record.severity), ">", LogTimestamp(), " ",
-                        record.tag, "[", record.pid, "]: ", TextWithSeverity(record));
+  Line Format(const LogRecord& record) override {
+    return {absl::StrCat("<", facility_ | SyslogLevel(record.severity), ">"), /*with_time=*/true,
+            absl::StrCat(" ", record.tag, "[", record.pid, "]: ", TextWithSeverity(record))};
   }
   Outcome Deliver(absl::string_view line, size_t* sent) override {
     switch (socket_.Send(line, sent)) {
@@ -50,6 +50,11 @@ class SyslogSink : public BufferedSink {
     }
     return Outcome::kRefused;
   }
+  char separator() const override { return LocalLogSocket::kSeparator; }
+  // Async-signal-safe: as the socket's.
+  bool torn() const override { return socket_.torn(); }
+  // Async-signal-safe: as the socket's.
+  void SendEmergency(absl::string_view line) override { socket_.SendEmergency(line); }
 
  private:
   int facility_;
