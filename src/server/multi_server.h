@@ -104,7 +104,9 @@ struct MultiServerOptions {
   // long requests that are under way may take; other clients are ended at once (SO15). Requests
   // that are readable are served first in any case (SO7).
   absl::Duration slow_exit_limit = absl::Seconds(10);
-  // Called on fatal errors, where on_exit is not (SO19). It must not rely on anything.
+  // Called on fatal errors, where on_exit is not (SO19). It must not rely on anything: when the
+  // watchdog ends a process that hangs it runs in the signal handler, so it should make
+  // async-signal-safe calls alone, and the kernel kills the process 5 s later (S72).
   absl::AnyInvocable<void(absl::string_view reason)> last_resort;
 
   // For --help and --version.

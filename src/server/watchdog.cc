@@ -20,6 +20,10 @@ constexpr absl::Duration kLongestTick = absl::Seconds(10);
 // A process that was sent SIGTERM and makes no progress gets this many.
 constexpr int kTicksWithTerm = 2;
 constexpr time_t kForcedEndSeconds = 5;
+// The numbers of the prepared log lines.
+constexpr int kNoProgress = 0;
+constexpr int kNoProgressWithTerm = 1;
+static_assert(kNoProgressWithTerm < Log::kMaxEmergencies);
 
 // The one that OnAlarm() serves; see the header.
 Watchdog* volatile g_running = nullptr;
@@ -43,6 +47,8 @@ absl::Status Watchdog::Start(absl::Duration limit, std::string what) {
       absl::StrCat("watchdog timeout: no progress in ", what, " for ", absl::FormatDuration(limit));
   term_message_ = absl::StrCat("watchdog timeout: no progress in ", what,
                                " while SIGTERM waits to be acted upon");
+  log_->PrepareEmergency(LogSeverity::kFatal, message_, kNoProgress);
+  log_->PrepareEmergency(LogSeverity::kFatal, term_message_, kNoProgressWithTerm);
   seen_progress_ = Progress();
   ticks_without_progress_ = 0;
   ticks_with_term_ = 0;
@@ -85,7 +91,7 @@ uint64_t Watchdog::Progress() const {
   return progress;
 }
 
-// Async-signal-safe: it reads counters, asks for pending signals and writes members.
+// Async-signal-safe: it reads counters, asks for pending signals and writes members; Expire() is.
 void Watchdog::Tick() {
   const uint64_t progress = Progress();
   if (progress != seen_progress_) {
@@ -95,14 +101,15 @@ void Watchdog::Tick() {
     return;
   }
   ticks_without_progress_ = ticks_without_progress_ + 1;
-  if (ticks_without_progress_ >= ticks_allowed_) Expire(message_);
+  if (ticks_without_progress_ >= ticks_allowed_) Expire(kNoProgress, message_.c_str());
   sigset_t pending;
   sigemptyset(&pending);
   if (os::Sigpending(&pending) != 0 || sigismember(&pending, SIGTERM) != 1) return;
   ticks_with_term_ = ticks_with_term_ + 1;
-  if (ticks_with_term_ >= kTicksWithTerm) Expire(term_message_);
+  if (ticks_with_term_ >= kTicksWithTerm) Expire(kNoProgressWithTerm, term_message_.c_str());
 }
 
+// Async-signal-safe: as Tick() is.
 void Watchdog::OnAlarm(int /*signal*/, siginfo_t* info, void* /*machine_context*/) {
   // Alarms of other processes are not ours to count: they would measure no time (F25).
   if (info->si_code == SI_USER || info->si_code == SI_QUEUE) return;
@@ -111,7 +118,9 @@ void Watchdog::OnAlarm(int /*signal*/, siginfo_t* info, void* /*machine_context*
   errno = saved_errno;
 }
 
-void Watchdog::Expire(const std::string& message) {
+// Async-signal-safe: system calls and Log::WriteEmergency(); but for the last resort, see the
+// header.
+void Watchdog::Expire(int which, const char* message) {
   // The safety net first: the default action of SIGALRM, not blocked, in 5 s.
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
@@ -125,9 +134,8 @@ void Watchdog::Expire(const std::string& message) {
   sigaddset(&alarm, SIGALRM);
   os::Sigmask(SIG_UNBLOCK, &alarm, nullptr);
 
-  log_->Write(LogSeverity::kFatal, message);
-  log_->Flush();
-  if (last_resort_ != nullptr) last_resort_(last_resort_context_, message.c_str());
+  log_->WriteEmergency(which);
+  if (last_resort_ != nullptr) last_resort_(last_resort_context_, message);
   _Exit(1);
 }
 

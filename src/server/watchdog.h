@@ -20,8 +20,15 @@
 // and this one took the limit. Should the end itself hang, the kernel kills the process with
 // SIGALRM 5 s later (S72, F54).
 //
-// The log line is the one thing in a handler here that is not async-signal-safe in general; the
-// process is about to end and the second alarm covers the case that the log hangs too.
+// The hung process may be anywhere, in the middle of malloc(3) or of a log line, so the handler
+// does nothing that is not async-signal-safe (F24): Start() has the log prepare the line, and the
+// handler only stamps and sends it, once to each sink. A sink that cannot take it at that moment
+// (a full socket, a log daemon that was restarted since the last record) misses it, and so do
+// records that the log had kept for later.
+//
+// The last resort is code of the user and runs in the signal handler, in a process that hangs. It
+// should make async-signal-safe calls alone; if it waits for what the process holds, the kernel's
+// kill is 5 s behind it.
 //
 // State: a signal handler has no object to ask, so the running watchdog is known at file scope; one
 // process runs one at a time.
@@ -44,7 +51,7 @@ namespace posthouse {
 
 class Watchdog {
  public:
-  // Called after the log line, just before the process ends.
+  // Called in the signal handler, after the log line and just before the process ends; see above.
   using LastResort = void (*)(void* context, const char* reason);
 
   explicit Watchdog(Log* log) : log_(log) {}
@@ -59,7 +66,8 @@ class Watchdog {
     last_resort_context_ = context;
   }
 
-  // Starts, or starts anew with another limit. `what` is named in the log line.
+  // Starts, or starts anew with another limit. `what` is named in the log line. From then on the
+  // two emergency records of the log are the watchdog's.
   // REQUIRES: limit >= 1 ms.
   absl::Status Start(absl::Duration limit, std::string what);
   void Stop();
@@ -69,13 +77,14 @@ class Watchdog {
   static void OnAlarm(int signal, siginfo_t* info, void* machine_context);
   uint64_t Progress() const;
   void Tick();
-  [[noreturn]] void Expire(const std::string& message);
+  [[noreturn]] void Expire(int which, const char* message);
 
   Log* log_;
   const EventLoop* loop_ = nullptr;
   LastResort last_resort_ = nullptr;
   void* last_resort_context_ = nullptr;
-  std::string message_;  // for the two ways to expire
+  // For the two ways to expire; changed only while no alarm can come.
+  std::string message_;
   std::string term_message_;
   int ticks_allowed_ = 0;
   // Written by the process and read by the handler, both in the same thread.

@@ -8,10 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <functional>
-#include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
@@ -19,6 +20,7 @@
 #include "gtest/gtest.h"
 #include "posthouse/io/unique_fd.h"
 #include "posthouse/log/log.h"
+#include "posthouse/log/stderr_sink.h"
 #include "posthouse/os/clock.h"
 #include "posthouse/os/os.h"
 #include "posthouse/testing/child_check.h"
@@ -29,19 +31,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-class PipeSink : public LogSink {
- public:
-  explicit PipeSink(int fd) : fd_(fd) {}
-  void Write(const LogRecord& record) override {
-    const std::string line =
-        std::string(LogSeverityWord(record.severity)) + ": " + std::string(record.text) + "\n";
-    os::Write(fd_, line.data(), line.size());
-  }
-
- private:
-  int fd_;
-};
 
 // A process that runs `body` with a log whose lines the test reads.
 class Child {
@@ -54,7 +43,7 @@ class Child {
     pid_ = os::Fork();
     if (pid_ == 0) {
       Log log("watchdog_test");
-      log.AddSink(std::make_unique<PipeSink>(fds[1]));
+      log.AddSink(NewStderrSink({.fd = fds[1]}));
       body(log);
       _exit(7);
     }
@@ -105,7 +94,9 @@ TEST(WatchdogTest, F52_AHungProcessEndsBetweenTheLimitAndATenthMoreWithAClearLin
   EXPECT_GE(child.lived(), absl::Milliseconds(1200));
   // A tenth, and what a loaded machine takes to start and reap a process.
   EXPECT_LE(child.lived(), absl::Milliseconds(1320) + absl::Milliseconds(700));
-  EXPECT_EQ(child.Logged(), "fatal: watchdog timeout: no progress in the test for 1.2s\n");
+  EXPECT_EQ(child.Logged(),
+            absl::StrCat("watchdog_test[", child.pid(),
+                         "]: fatal: watchdog timeout: no progress in the test for 1.2s\n"));
 }
 
 TEST(WatchdogTest, F52_AProcessThatBlocksInASystemCallEndsToo) {
@@ -194,6 +185,38 @@ TEST(WatchdogTest, F54_AnEndThatHangsIsForcedByTheKernel) {
   EXPECT_EQ(WTERMSIG(status), SIGALRM);
   EXPECT_GE(child.lived(), absl::Seconds(5));
   EXPECT_LE(child.lived(), absl::Seconds(8));
+}
+
+TEST(WatchdogTest, SO19_TheLastResortComesAfterTheLineAndIsToldWhy) {
+  ChildCheck children;
+  static volatile int report = -1;
+  int fds[2];
+  ASSERT_EQ(os::Pipe2(fds, O_CLOEXEC), 0);
+  UniqueFd read_end(fds[0]), write_end(fds[1]);
+  Child child([&](Log& log) {
+    log.RemoveSinks();
+    log.AddSink(NewStderrSink({.fd = write_end.get()}));
+    report = write_end.get();
+    Watchdog watchdog(&log);
+    watchdog.set_last_resort(
+        [](void* context, const char* reason) {
+          os::Write(report, static_cast<const char*>(context), 6);
+          os::Write(report, reason, std::strlen(reason));
+        },
+        const_cast<char*>("hook: "));
+    if (!watchdog.Start(absl::Milliseconds(120), "the test").ok()) _exit(9);
+    Hang();
+  });
+  write_end.Reset();
+  const int status = child.Wait();
+  ASSERT_TRUE(WIFEXITED(status)) << status;
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  char buffer[500];
+  const ssize_t size = os::Read(read_end.get(), buffer, sizeof(buffer));
+  ASSERT_GT(size, 0);
+  const std::string reason = "watchdog timeout: no progress in the test for 120ms";
+  EXPECT_EQ(std::string(buffer, static_cast<size_t>(size)),
+            absl::StrCat("watchdog_test[", child.pid(), "]: fatal: ", reason, "\nhook: ", reason));
 }
 
 TEST(WatchdogTest, StopLeavesNoAlarm) {
