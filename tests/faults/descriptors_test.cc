@@ -204,6 +204,7 @@ TEST_F(DescriptorFaults, F31_EveryDescriptorIsCloseOnExecFromTheCallThatMakesIt)
     scenario.options = "slow_exit_limit=1000";
     scenario.master.in_child = [&tracer] { tracer.WaitToBeTraced(); };
     scenario.configured = {"-v"};
+    scenario.leak_check = false;
     allowed_lines_per_second_ = 1000;
     master_ = MakeMaster(std::move(scenario));
     const absl::StatusOr<pid_t> pid = master_->Spawn();

@@ -34,6 +34,13 @@ namespace posthouse {
 namespace {
 
 std::string* service_program = nullptr;
+std::string* wall_shift_library = nullptr;
+
+std::string AbsolutePath(const std::string& path) {
+  char directory[4096];
+  if (path[0] == '/' || getcwd(directory, sizeof(directory)) == nullptr) return path;
+  return absl::StrCat(directory, "/", path);
+}
 
 bool WaitFor(int fd, short events, absl::Time end) {
   for (;;) {
@@ -60,6 +67,7 @@ int64_t Times(int64_t brief, int64_t full) { return Full() ? full : brief; }
 absl::Duration Allow(absl::Duration bound) { return Full() && !Sanitized() ? bound : 10 * bound; }
 
 std::string ServiceProgram() { return *service_program; }
+std::string WallShiftLibrary() { return *wall_shift_library; }
 
 size_t LineClient::SendSome(absl::string_view data) {
   const ssize_t sent = send(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -152,6 +160,9 @@ std::unique_ptr<FakeMaster> MakeMaster(Scenario scenario) {
   options.environment.push_back("POSTHOUSE_FAULTS=" + scenario.faults);
   for (const char* name : {"ASAN_OPTIONS", "UBSAN_OPTIONS", "POSTHOUSE_EVENT_BACKEND"}) {
     options.environment.push_back(name);
+  }
+  if (!scenario.leak_check) {
+    options.environment.push_back("ASAN_OPTIONS=detect_leaks=0:abort_on_error=1");
   }
   absl::StatusOr<std::unique_ptr<FakeMaster>> master = FakeMaster::Create(std::move(options));
   if (!master.ok()) {
@@ -324,17 +335,14 @@ void Prober::Run() {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: %s PATH-OF-FAULT-SERVICE\n", argv[0]);
+  if (argc < 3) {
+    std::fprintf(stderr, "usage: %s PATH-OF-FAULT-SERVICE PATH-OF-WALL-SHIFT-LIBRARY\n", argv[0]);
     return 2;
   }
-  std::string path = argv[1];
-  if (path[0] != '/') {
-    char directory[4096];
-    if (getcwd(directory, sizeof(directory)) == nullptr) return 2;
-    path = absl::StrCat(directory, "/", path);
-  }
-  posthouse::service_program = &path;
+  std::string program = posthouse::AbsolutePath(argv[1]);
+  std::string library = posthouse::AbsolutePath(argv[2]);
+  posthouse::service_program = &program;
+  posthouse::wall_shift_library = &library;
   // Some tests have very many clients.
   rlimit descriptors = {};
   getrlimit(RLIMIT_NOFILE, &descriptors);

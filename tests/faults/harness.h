@@ -39,6 +39,8 @@ int64_t Times(int64_t brief, int64_t full);
 absl::Duration Allow(absl::Duration bound);
 
 std::string ServiceProgram();
+// The library that shifts the calendar clock of whoever preloads it, see wall_shift.cc.
+std::string WallShiftLibrary();
 
 // One connection of a client. Every wait has a bound.
 class LineClient {
@@ -90,6 +92,8 @@ struct Scenario {
   bool unprivileged = false;
   bool chroot = false;
   int listen_sockets = 1;
+  // A leak check at exit needs to trace the process, which a tracer or a lost right forbids.
+  bool leak_check = true;
   FakeMasterOptions master;  // the rest; `program` and what is above are filled in
 };
 

@@ -51,6 +51,7 @@ TEST_F(PrivilegeFaults, F58_F60_AWorkerIsItsAccountAndNothingElse) {
     SCOPED_TRACE(chroot);
     Scenario scenario;
     scenario.unprivileged = true;
+    scenario.leak_check = false;
     scenario.chroot = chroot;
     scenario.master.in_child = [] {
       // The starter has more groups than anybody should.
@@ -89,6 +90,7 @@ TEST_F(PrivilegeFaults, F59_EveryFailingCallEndsTheWorkerBeforeItsFirstClient) {
       SCOPED_TRACE(absl::StrCat(call, " ", error));
       Scenario scenario;
       scenario.unprivileged = true;
+      scenario.leak_check = false;
       scenario.chroot = true;
       scenario.faults = absl::StrCat(call, ":", error, ":1:1:0");
       // Setuid() is also called to prove that it fails.
@@ -115,6 +117,7 @@ TEST_F(PrivilegeFaults, F61_TheJailHasNoWayOut) {
   for (const bool unprivileged : {true, false}) {
     Scenario scenario;
     scenario.unprivileged = unprivileged;
+    scenario.leak_check = false;
     scenario.chroot = true;
     master_ = nullptr;
     Start(std::move(scenario));
@@ -131,6 +134,7 @@ TEST_F(PrivilegeFaults, F61_TheJailHasNoWayOut) {
 TEST_F(PrivilegeFaults, F62_InAnEmptyJailTheLogTheTimeZoneAndErrorTextsWork) {
   Scenario scenario;
   scenario.unprivileged = true;
+  scenario.leak_check = false;
   scenario.chroot = true;
   scenario.master.environment = {"TZ=Asia/Kolkata"};
   Start(std::move(scenario));
@@ -173,6 +177,7 @@ TEST_F(PrivilegeFaults, F63_UnknownAndPrivilegedAccountsAreRefused) {
     SCOPED_TRACE(lines);
     Scenario scenario;
     scenario.unprivileged = true;
+    scenario.leak_check = false;
     scenario.main_cf = lines;
     master_ = MakeMaster(std::move(scenario));
     const absl::StatusOr<pid_t> pid = master_->Spawn();
@@ -189,6 +194,7 @@ TEST_F(PrivilegeFaults, F63_ALookUpThatFailsIsAnOrderlyEnd) {
   for (const int error : {EIO, EMFILE, ENOMEM, EAGAIN}) {
     Scenario scenario;
     scenario.unprivileged = true;
+    scenario.leak_check = false;
     scenario.faults = absl::StrCat("GetpwnamR:", error, ":1:1:0");
     master_ = MakeMaster(std::move(scenario));
     const absl::StatusOr<pid_t> pid = master_->Spawn();

@@ -21,6 +21,7 @@
 #include "posthouse/event/event_loop.h"
 #include "posthouse/event/signal_watch.h"
 #include "posthouse/io/unique_fd.h"
+#include "posthouse/testing/temp_dir.h"
 #include "tests/faults/harness.h"
 
 namespace posthouse {
@@ -312,6 +313,58 @@ TEST_F(SignalFaults, F17_AfterAPauseAPeriodicTimerFiresOnceAndKeepsItsRhythm) {
   EXPECT_EQ(client.Ask("RHYTHMOFF"), "stopped");
   client.Close();
   quiet.clear();
+  ExpectUnharmed();
+}
+
+// Somebody sets the calendar clock while timers, an idle limit and the watchdog run.
+TEST_F(SignalFaults, F16_StepsOfTheCalendarClockMoveNothing) {
+  if (Sanitized()) GTEST_SKIP() << "a sanitizer wants to be the first library";
+  int64_t shift = 0;
+  TempDir scratch;
+  const std::string path =
+      scratch.WriteFile("shift", absl::string_view(reinterpret_cast<char*>(&shift), sizeof(shift)));
+  const UniqueFd file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  const auto step = [&](int64_t seconds) {
+    shift += seconds;
+    ASSERT_EQ(pwrite(file.get(), &shift, sizeof(shift), 0), static_cast<ssize_t>(sizeof(shift)));
+  };
+  Scenario scenario;
+  scenario.main_cf = "daemon_timeout = 3s\n";
+  scenario.options = "client_idle_limit=2000";
+  scenario.master.environment = {"LD_PRELOAD=" + WallShiftLibrary(),
+                                 "POSTHOUSE_WALL_SHIFT=" + path};
+  allowed_lines_per_second_ = 100;
+  Start(std::move(scenario));
+  LineClient client = Connect(), silent = Connect();
+  ASSERT_EQ(silent.Ask("ECHO x"), "x");
+  const absl::Time begin = absl::Now();
+  ASSERT_EQ(client.Ask("RHYTHM 50"), "started");
+  constexpr int64_t kTenYears = 10LL * 365 * 24 * 3600;
+  for (const int64_t seconds : {int64_t{1}, int64_t{-1}, int64_t{3600}, int64_t{-3600}, kTenYears,
+                                -kTenYears, -kTenYears, kTenYears}) {
+    step(seconds);
+    ASSERT_EQ(client.Ask("LOG 1"), "logged");
+    EXPECT_TRUE(client.IsQuiet(absl::Milliseconds(150)));
+  }
+  int beats = 0, latest = 0;
+  ASSERT_EQ(sscanf(client.Ask("BEATS").c_str(), "%d %d", &beats, &latest), 2);
+  const int64_t passed = absl::ToInt64Milliseconds(absl::Now() - begin);
+  EXPECT_LE(beats, passed / 50 + 1);
+  EXPECT_GE(beats, passed / 50 * 8 / 10);
+  EXPECT_LT(latest, absl::ToInt64Milliseconds(Allow(absl::Milliseconds(100))));
+  // The steps did reach the worker: the log shows another year.
+  EXPECT_TRUE(silent.WaitClosed());
+  const absl::Duration idle = absl::Now() - begin;
+  EXPECT_GE(idle, absl::Milliseconds(1900));
+  EXPECT_LE(idle, absl::Milliseconds(2000) + Allow(absl::Milliseconds(100)));
+  ASSERT_EQ(client.Ask("RHYTHMOFF"), "stopped");
+  // Two steps of an hour and more in the stamps show that the clock was really set.
+  step(3600 * 24 * 40);
+  ASSERT_EQ(client.Ask("LOG 1"), "logged");
+  const std::string month =
+      absl::FormatTime("%b", absl::Now() + absl::Seconds(shift), absl::UTCTimeZone());
+  EXPECT_TRUE(WaitUntil([&] { return log().rfind("\n" + month) != std::string::npos; })) << log();
+  client.Close();
   ExpectUnharmed();
 }
 
