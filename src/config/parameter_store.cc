@@ -10,7 +10,7 @@
 namespace posthouse {
 
 bool ParameterStore::Store(absl::string_view name, ParameterEntry entry) {
-  Slot& slot = slots_[name];
+  Slot& slot = slots_[std::string(name)];
   if (slot.read_only) return false;
   slot.entry = std::move(entry);
   return true;
@@ -27,13 +27,13 @@ bool ParameterStore::SetFinal(absl::string_view name, absl::string_view value,
 }
 
 void ParameterStore::SetReadOnly(absl::string_view name, absl::string_view value) {
-  Slot& slot = slots_[name];
+  Slot& slot = slots_[std::string(name)];
   slot.entry = {std::string(value), "set by the program", /*final_value=*/true};
   slot.read_only = true;
 }
 
 void ParameterStore::DefineBuiltIn(absl::string_view name, absl::string_view raw_default) {
-  built_ins_[name] = {std::string(raw_default), "default", /*final_value=*/false};
+  built_ins_[std::string(name)] = {std::string(raw_default), "default", /*final_value=*/false};
 }
 
 const ParameterEntry* ParameterStore::Find(absl::string_view name) const {

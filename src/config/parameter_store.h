@@ -9,10 +9,11 @@
 #ifndef POSTHOUSE_CONFIG_PARAMETER_STORE_H_
 #define POSTHOUSE_CONFIG_PARAMETER_STORE_H_
 
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 
 namespace posthouse {
@@ -61,8 +62,9 @@ class ParameterStore {
 
   bool Store(absl::string_view name, ParameterEntry entry);
 
-  absl::flat_hash_map<std::string, Slot> slots_;
-  absl::flat_hash_map<std::string, ParameterEntry> built_ins_;
+  // Not hash tables of Abseil: those do not survive an allocation that fails (F125).
+  std::map<std::string, Slot, std::less<>> slots_;
+  std::map<std::string, ParameterEntry, std::less<>> built_ins_;
   bool strict_ = false;
 };
 

@@ -117,7 +117,7 @@ void Log::Write(LogSeverity severity, absl::string_view text) {
 bool Log::Limited(LogSeverity severity, absl::string_view condition, absl::Duration interval,
                   absl::string_view text) {
   const int64_t now = os::SteadyNanos();
-  auto [entry, is_new] = limits_.try_emplace(condition);
+  auto [entry, is_new] = limits_.try_emplace(std::string(condition));
   LimitState& state = entry->second;
   if (!is_new && now < state.until_ns) {
     ++state.suppressed;

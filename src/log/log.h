@@ -32,11 +32,12 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -159,7 +160,8 @@ class Log {
   // The sinks as handlers see them: the vector may be growing when a signal comes.
   std::array<LogSink*, kMaxEmergencySinks> emergency_sinks_ = {};
   std::atomic<int> emergency_sink_count_{0};
-  absl::flat_hash_map<std::string, LimitState> limits_;
+  // Not a hash table of Abseil: those do not survive an allocation that fails (F125).
+  std::map<std::string, LimitState, std::less<>> limits_;
 };
 
 }  // namespace posthouse

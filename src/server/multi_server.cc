@@ -4,10 +4,14 @@
 #include <malloc.h>
 #endif
 
+#include <unistd.h>
+
+#include <exception>
 #include <memory>
 #include <utility>
 
 #include "posthouse/base/check.h"
+#include "posthouse/os/os.h"
 #include "posthouse/server/multi_server_core.h"
 #include "posthouse/server/worker.h"
 
@@ -57,17 +61,30 @@ void GiveLargeBlocksBack() {
 #endif
 }
 
+void DieWithALine(absl::string_view why) {
+  for (const absl::string_view part :
+       {absl::string_view("fatal: "), why, absl::string_view("\n")}) {
+    if (os::Write(STDERR_FILENO, part.data(), part.size()) < 0) return;
+  }
+}
+
 }  // namespace
 
 int MultiServerMain(int argc, char** argv, MultiServerOptions options) {
   CheckOptions(options);
   GiveLargeBlocksBack();
-  WorkerOptions worker_options = TakeWorkerOptions(options);
-  // Shared, because replies that were set aside may outlive it.
-  const auto server = std::make_shared<MultiServer>(std::move(options));
-  Worker worker(std::move(worker_options), server.get());
-  server->Attach(&worker);
-  return worker.Run(std::vector<std::string>(argv, argv + argc));
+  try {
+    WorkerOptions worker_options = TakeWorkerOptions(options);
+    // Shared, because replies that were set aside may outlive it.
+    const auto server = std::make_shared<MultiServer>(std::move(options));
+    Worker worker(std::move(worker_options), server.get());
+    server->Attach(&worker);
+    return worker.Run(std::vector<std::string>(argv, argv + argc));
+  } catch (const std::exception& exception) {
+    // Before there is a log, or when even the end of the process found no memory (F125).
+    DieWithALine(exception.what());
+    return 1;
+  }
 }
 
 }  // namespace posthouse

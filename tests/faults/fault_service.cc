@@ -541,6 +541,7 @@ int Run(int argc, char** argv) {
   options.slow_exit_limit = on.Time("slow_exit_limit", options.slow_exit_limit);
   options.max_request_bytes = static_cast<size_t>(on("max_request_bytes", 64 << 10));
   options.max_output_bytes = static_cast<size_t>(on("max_output_bytes", 1 << 20));
+  allocations_until_failure = on("alloc", 0);
   return MultiServerMain(argc, argv, std::move(options));
 }
 

@@ -4,7 +4,10 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -119,6 +122,62 @@ TEST_F(MemoryFaults, F125_AFailedAllocationInADrainLosesNoWorkerWithoutAWord) {
     }
   }
   FAIL() << "the drain never came to its end";
+}
+
+// The start makes some thousand allocations; each that fails ends it with status 1 and a line, or
+// does not matter.
+TEST_F(MemoryFaults, F125_AFailedAllocationDuringTheStartIsAnOrderlyEnd) {
+  std::vector<int> failing;
+  int step = 1;
+  for (int n = 1; n < 20000; n += step) {
+    failing.push_back(n);
+    // All of the first ones, then fewer and fewer.
+    if (n > 10) step = static_cast<int>(Times(1 + n / 8, 1 + n / 200));
+  }
+  int ends = 0, starts = 0;
+  // Some at a time, since each that ends pauses for a second before.
+  for (size_t begin = 0; begin < failing.size(); begin += 20) {
+    struct Case {
+      int n;
+      std::unique_ptr<FakeMaster> master;
+      pid_t pid;
+      LineClient client;
+    };
+    std::vector<Case> cases;
+    for (size_t i = begin; i < std::min(begin + 20, failing.size()); ++i) {
+      Scenario scenario;
+      scenario.options = absl::StrCat("alloc=", failing[i]);
+      Case one{failing[i], MakeMaster(std::move(scenario)), 0, LineClient()};
+      one.pid = one.master->Spawn().value();
+      one.client = LineClient(one.master->Connect().value());
+      EXPECT_TRUE(one.client.Send("ECHO x\n"));
+      cases.push_back(std::move(one));
+    }
+    for (Case& one : cases) {
+      SCOPED_TRACE(absl::StrCat("allocation ", one.n));
+      std::string answer = "<timeout>";
+      EXPECT_TRUE(one.master->WaitUntil([&] {
+        answer = one.client.ReadLine(absl::Milliseconds(1));
+        return answer != "<timeout>" || !one.master->worker(one.pid).running;
+      }));
+      if (one.master->worker(one.pid).running) {
+        // The client that came with the failure may be the one that it costs.
+        EXPECT_TRUE(answer == "x" || answer == "<closed>") << answer;
+        // Or the next one.
+        const auto ask = [&] { return LineClient(one.master->Connect().value()).Ask("ECHO y"); };
+        EXPECT_TRUE(ask() == "y" || ask() == "y") << one.master->Log();
+        ++starts;
+      } else {
+        EXPECT_EQ(ExitCode(one.master->WaitForExit(one.pid)), 1) << one.master->Log();
+        EXPECT_GE(Count(one.master->Log(), "fatal"), 1) << one.master->Log();
+        ++ends;
+      }
+    }
+  }
+  std::printf("%d allocations of the start failed: %d orderly ends, %d went on\n", ends + starts,
+              ends, starts);
+  EXPECT_GT(ends, 5);
+  EXPECT_GT(starts, 0);
 }
 
 // Each kind of callback throws each kind of thing; the process and everybody else go on.
