@@ -25,6 +25,7 @@
 #include "posthouse/testing/event_wait.h"
 #include "posthouse/testing/fake_master.h"
 #include "posthouse/testing/fd_leak_check.h"
+#include "posthouse/testing/line_client.h"
 
 namespace posthouse {
 
@@ -41,33 +42,6 @@ absl::Duration Allow(absl::Duration bound);
 std::string ServiceProgram();
 // The library that shifts the calendar clock of whoever preloads it, see wall_shift.cc.
 std::string WallShiftLibrary();
-
-// One connection of a client. Every wait has a bound.
-class LineClient {
- public:
-  LineClient() = default;
-  explicit LineClient(UniqueFd fd) : fd_(std::move(fd)) {}
-  LineClient(LineClient&&) = default;
-  LineClient& operator=(LineClient&&) = default;
-
-  int fd() const { return fd_.get(); }
-  bool valid() const { return fd_.valid(); }
-  bool Send(absl::string_view data);
-  // What the kernel takes now; the number of bytes.
-  size_t SendSome(absl::string_view data);
-  // The next line without its end; "<closed>" at the end of the stream, "<timeout>" after `bound`.
-  std::string ReadLine(absl::Duration bound = kGenerousBound);
-  std::string Ask(absl::string_view line, absl::Duration bound = kGenerousBound);
-  bool WaitClosed(absl::Duration bound = kGenerousBound);
-  bool IsQuiet(absl::Duration time);
-  void Close() { fd_.Reset(); }
-  // Ends the connection with a reset where the transport has one (F42).
-  void Abort();
-
- private:
-  UniqueFd fd_;
-  std::string buffer_;
-};
 
 // Times of a series of requests.
 class Latencies {

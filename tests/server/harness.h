@@ -18,37 +18,12 @@
 #include "posthouse/testing/event_wait.h"
 #include "posthouse/testing/fake_master.h"
 #include "posthouse/testing/fd_leak_check.h"
+#include "posthouse/testing/line_client.h"
 
 namespace posthouse {
 
 // The path of the test service, from the command line of the test.
 std::string ServiceProgram();
-
-// One connection of a client; every wait has the generous bound.
-class LineClient {
- public:
-  LineClient() = default;
-  explicit LineClient(UniqueFd fd) : fd_(std::move(fd)) {}
-
-  int fd() const { return fd_.get(); }
-  // Whether all of it went out.
-  bool Send(absl::string_view data);
-  // The next line without its end; "<closed>" at the end of the stream, "<timeout>" after `bound`.
-  std::string ReadLine(absl::Duration bound = kGenerousBound);
-  // Send() a line and ReadLine().
-  std::string Ask(absl::string_view line, absl::Duration bound = kGenerousBound);
-  // Whether the server has closed within the bound; unread data is dropped.
-  bool WaitClosed(absl::Duration bound = kGenerousBound);
-  bool IsQuiet(absl::Duration time);
-  void CloseWrite();
-  void Close() { fd_.Reset(); }
-  // Ends the connection with a reset where the transport has one (F42).
-  void Abort();
-
- private:
-  UniqueFd fd_;
-  std::string buffer_;
-};
 
 struct Scenario {
   std::string test;                     // POSTHOUSE_TEST, see test_service.cc
