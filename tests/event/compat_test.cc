@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -207,7 +208,7 @@ TEST_P(Compat, E47_ATimerOfThePassMayDisableADescriptor) {
   EXPECT_EQ(reader.reads, 0);
 }
 
-TEST_P(Compat, E48_NoStaleDeliveryToANewFileOfTheSameNumberOrToTheOtherDirection) {
+TEST_P(Compat, E48_EO6_NoStaleDeliveryToANewFileOfTheSameNumberOrToTheOtherDirection) {
   Pair one = MakeSockets();
   Pair two = MakeSockets();
   one.Write();
@@ -366,7 +367,7 @@ TEST_P(Compat, E25_TimersComeBeforeDescriptors) {
   EXPECT_THAT(recorder.events, ElementsAre(EVENT_TIME, EVENT_READ));  // E3: one function for both
 }
 
-TEST_P(Compat, E26_ASignalEndsTheWaitAndDueTimersRun) {
+TEST_P(Compat, E26_E27_EO10_ASignalEndsTheWaitAndDueTimersRun) {
   UseFakeClock(ClockMode::kManual);
   Recorder timed;
   event_request_timer(&Recorder::On, &timed, 1);
@@ -400,7 +401,7 @@ TEST_P(Compat, E29_NestingPanicsBeforeItWaits) {
   EXPECT_DEATH((event_fork(), event_loop(0)), "called from a callback");
 }
 
-TEST_P(Compat, EO13_AfterAnExceptionTheLoopGoesOn) {
+TEST_P(Compat, E31_EO13_AfterAnExceptionTheLoopGoesOn) {
   Recorder timed;
   timed.then = [](int) { throw std::runtime_error("from a callback"); };
   event_request_timer(&Recorder::On, &timed, 0);
@@ -706,6 +707,273 @@ TEST_P(Compat, EO1_ManyTimersRunAsTheModelSays) {
   ASSERT_EQ(order.size(), expected.size());
   size_t i = 0;
   for (const auto& [deadline, request, index] : expected) ASSERT_EQ(order[i++], index);
+}
+
+TEST_P(Compat, E1_ACallbackTakesTheCodeAndTheContextAndNothingElse) {
+  static_assert(std::is_same_v<EVENT_NOTIFY_FN, void (*)(int, void*)>);
+  Pair sockets = MakeSockets();
+  static std::pair<int, void*> seen;
+  seen = {0, nullptr};
+  const EVENT_NOTIFY_FN record = [](int event, void* context) { seen = {event, context}; };
+  int first_context = 0, second_context = 0;
+  event_enable_write(sockets.a.get(), record, &first_context);
+  event_loop(-1);
+  EXPECT_EQ(seen, (std::pair<int, void*>(EVENT_WRITE, &first_context)));
+  event_disable_readwrite(sockets.a.get());
+  sockets.Write();
+  event_enable_read(sockets.a.get(), record, EVENT_NULL_CONTEXT);
+  event_loop(-1);
+  EXPECT_EQ(seen, (std::pair<int, void*>(EVENT_READ, nullptr)));
+  event_disable_readwrite(sockets.a.get());
+  event_request_timer(record, &second_context, 0);
+  event_loop(-1);
+  EXPECT_EQ(seen, (std::pair<int, void*>(EVENT_TIME, &second_context)));
+}
+
+TEST_P(Compat, E4_EO18_OneDefaultLoopPerProcessAndInstancesThatDoNotShareAnything) {
+  EXPECT_EQ(&DefaultEventLoop(), instance_.get());
+  CompatEventLoop other(CompatOptions{{.backend = GetParam()}, &FatalToStderrAndExit3});
+  Pair pipe = MakePipe();
+  pipe.Write();
+  Recorder ours, theirs;
+  event_enable_read(pipe.a.get(), &Recorder::On, &ours);
+  other.EnableRead(pipe.a.get(), &Recorder::On, &theirs);
+  event_request_timer(&Recorder::On, &ours, 0);
+  other.RequestTimer(&Recorder::On, &ours, 1000);  // the same pair: another timer here
+  event_loop(-1);
+  EXPECT_THAT(ours.events, ElementsAre(EVENT_TIME, EVENT_READ));
+  EXPECT_THAT(theirs.events, ElementsAre());
+  event_disable_readwrite(pipe.a.get());
+  other.Loop(0);
+  event_loop(0);
+  EXPECT_THAT(ours.events, ElementsAre(EVENT_TIME, EVENT_READ));
+  EXPECT_THAT(theirs.events, ElementsAre(EVENT_READ));
+  EXPECT_EQ(event_cancel_timer(&Recorder::On, &ours), -1);
+  EXPECT_GT(other.CancelTimer(&Recorder::On, &ours), 990);
+}
+
+TEST_P(Compat, E9_GrowthKeepsRegistrationsAndAddsNone) {
+  ASSERT_GT(*RaiseDescriptorLimit(), 1000);
+  std::vector<Pair> pipes(6);
+  std::vector<Recorder> recorders(8);
+  for (int i = 0; i < 6; ++i) {
+    pipes[i] = MakePipe();
+    event_enable_read(pipes[i].a.get(), &Recorder::On, &recorders[i]);
+  }
+  event_loop(0);
+  // To little more than twice the size, then far beyond it: both from a callback.
+  Pair source = MakePipe();
+  source.Write();
+  UniqueFd near(os::Fcntl(source.a.get(), F_DUPFD_CLOEXEC, 35));
+  UniqueFd far(os::Fcntl(source.a.get(), F_DUPFD_CLOEXEC, 900));
+  pipes[0].Write();
+  recorders[0].then = [&](int) {
+    event_enable_read(near.get(), &Recorder::On, &recorders[6]);
+    event_enable_read(far.get(), &Recorder::On, &recorders[7]);
+    recorders[0].then = nullptr;
+  };
+  event_loop(0);
+  for (const Pair& pair : pipes) pair.Write();
+  event_loop(0);
+  EXPECT_EQ(recorders[0].reads, 2);
+  for (int i = 1; i < 8; ++i) EXPECT_EQ(recorders[i].reads, 1) << i;
+  // New slots are empty: disabling one costs nothing.
+  const CallCounts before = system_->Counts();
+  for (int fd = far.get() - 10; fd < far.get(); ++fd) event_disable_readwrite(fd);
+  EXPECT_EQ((system_->Counts() - before).Total(), 0);
+  // And the table does not shrink: what is left of it still works.
+  event_disable_readwrite(far.get());
+  event_loop(0);
+  EXPECT_EQ(recorders[7].reads, 1);
+  for (int i = 1; i < 7; ++i) EXPECT_EQ(recorders[i].reads, 2) << i;
+}
+
+TEST_P(Compat, E13_OneSlotServesBothDirections) {
+  Pair sockets = MakeSockets();
+  sockets.Write();
+  const int fd = sockets.a.get();
+  Recorder reader, writer;
+  event_enable_read(fd, &Recorder::On, &reader);
+  event_loop(0);
+  EXPECT_THAT(reader.events, ElementsAre(EVENT_READ));
+  event_disable_readwrite(fd);
+  event_enable_write(fd, &OtherCallback, &writer);
+  event_loop(0);
+  EXPECT_THAT(writer.events, ElementsAre(EVENT_WRITE));
+  // Replaced while enabled for writing: what was there for reading does not come back.
+  Recorder third;
+  event_enable_write(fd, &Recorder::On, &third);
+  event_disable_readwrite(fd);
+  event_enable_read(fd, &OtherCallback, &third);
+  event_loop(0);
+  EXPECT_THAT(third.events, ElementsAre(EVENT_READ));
+  EXPECT_EQ(reader.events.size(), 1u);
+  EXPECT_EQ(writer.events.size(), 1u);
+}
+
+TEST_P(Compat, E16_ExceptionalConditionsNeedNoRegistration) {
+  // All writers gone: HUP alone, nobody has asked for it.
+  Pair empty = MakePipe();
+  Recorder reader;
+  event_enable_read(empty.a.get(), &Recorder::On, &reader);
+  event_loop(0);
+  EXPECT_EQ(reader.reads, 0);
+  empty.b.Reset();
+  event_loop(-1);
+  EXPECT_THAT(reader.events, ElementsAre(EVENT_READ));  // EO9
+  event_disable_readwrite(empty.a.get());
+  // All readers gone from a full pipe: ERR alone.
+  Pair full = MakePipe();
+  const std::string page(4096, 'x');
+  while (os::Write(full.b.get(), page.data(), page.size()) > 0) {
+  }
+  Recorder writer;
+  event_enable_write(full.b.get(), &Recorder::On, &writer);
+  event_loop(0);
+  EXPECT_EQ(writer.writes, 0);
+  full.a.Reset();
+  event_loop(-1);
+  EXPECT_THAT(writer.events, ElementsAre(EVENT_WRITE));
+}
+
+TEST_P(Compat, E24_AWaitThatTimesOutRunsTheTimerPhase) {
+  UseFakeClock();
+  Pair pipe = MakePipe();
+  Recorder reader, timed;
+  event_enable_read(pipe.a.get(), &Recorder::On, &reader);
+  event_request_timer(&Recorder::On, &timed, 2);
+  const int64_t waits = Waits();
+  event_loop(1);  // too early
+  EXPECT_EQ(timed.timers, 0);
+  event_loop(1);  // the wait ends with nothing ready and the timer due
+  EXPECT_EQ(timed.timers, 1);
+  EXPECT_EQ(Waits() - waits, 2);
+  EXPECT_EQ(reader.reads, 0);
+}
+
+TEST_P(Compat, E30_EO12_ANestedCallPanicsWithoutAWait) {
+  // Nothing is ready and nothing is pending: a wait would not end.
+  Recorder timed;
+  timed.then = [&](int) {
+    // One that is interrupted would return without a word.
+    system_->FailFrom(WaitCall(), EINTR);
+    event_loop(-1);
+    ::_exit(0);
+  };
+  event_request_timer(&Recorder::On, &timed, 0);
+  EXPECT_DEATH((event_fork(), event_loop(0)), "called from a callback");
+}
+
+TEST_P(Compat, E45_EO2_NeverEarlyWhateverTheFractionOfTheSecond) {
+  UseFakeClock();
+  for (const int milliseconds : {0, 1, 499, 500, 900, 999}) {
+    system_->Advance(absl::Milliseconds(milliseconds));
+    Recorder timed;
+    const int64_t start = os::SteadyNanos();
+    event_request_timer(&Recorder::On, &timed, 1);
+    // Something else wakes the loop just before.
+    Pair pipe = MakePipe();
+    pipe.Write();
+    Recorder reader;
+    reader.then = [&](int) {
+      ReadSome(pipe.a.get());
+      system_->Advance(absl::Microseconds(999999));
+    };
+    event_enable_read(pipe.a.get(), &Recorder::On, &reader);
+    event_loop(-1);
+    event_disable_readwrite(pipe.a.get());
+    event_loop(0);
+    EXPECT_EQ(timed.timers, 0) << milliseconds;
+    const int64_t waits = Waits();
+    while (timed.timers == 0) event_loop(-1);
+    // At most the grain of the kernel's clock late.
+    EXPECT_GE(os::SteadyNanos() - start, 1000000000) << milliseconds;
+    EXPECT_LE(os::SteadyNanos() - start, 1001000000) << milliseconds;
+    EXPECT_LE(Waits() - waits, 2);  // no polling just before
+  }
+}
+
+TEST_P(Compat, E53_ACauseThatStaysIsReportedInEveryPass) {
+  // Errors and hang-ups as well as data.
+  Pair data = MakePipe();
+  data.Write();
+  Pair hung_up = MakePipe();
+  hung_up.b.Reset();
+  Pair broken = MakePipe();
+  broken.a.Reset();
+  Recorder recorders[3];
+  event_enable_read(data.a.get(), &Recorder::On, &recorders[0]);
+  event_enable_read(hung_up.a.get(), &Recorder::On, &recorders[1]);
+  event_enable_write(broken.b.get(), &Recorder::On, &recorders[2]);
+  for (int pass = 1; pass <= 5; ++pass) {
+    event_loop(-1);
+    for (const Recorder& recorder : recorders) {
+      EXPECT_EQ(recorder.events.size(), static_cast<size_t>(pass));
+    }
+  }
+  event_disable_readwrite(data.a.get());
+  event_disable_readwrite(hung_up.a.get());
+  event_disable_readwrite(broken.b.get());
+  event_loop(0);
+  for (const Recorder& recorder : recorders) EXPECT_EQ(recorder.events.size(), 5u);
+}
+
+TEST_P(Compat, E58_DrainFromACallbackPanics) {
+  Pair pipe = MakePipe();
+  pipe.Write();
+  Recorder reader, timed;
+  reader.then = [](int) { event_drain(1); };
+  event_enable_read(pipe.a.get(), &Recorder::On, &reader);
+  EXPECT_DEATH((event_fork(), event_loop(0)), "called from a callback");
+  event_disable_readwrite(pipe.a.get());
+  event_request_timer(&OtherCallback, &reader, 100);
+  timed.then = [](int) { event_drain(1); };
+  event_request_timer(&Recorder::On, &timed, 0);
+  EXPECT_DEATH((event_fork(), event_loop(0)), "called from a callback");
+}
+
+TEST_P(Compat, E60_AFailureToMakeTheChildsSetIsFatalAndSelectNeedsNoCall) {
+  Pair pipe = MakePipe();
+  Recorder reader;
+  event_enable_read(pipe.a.get(), &Recorder::On, &reader);
+  event_loop(0);
+  if (GetParam() == Backend::kSelect) {
+    const pid_t child = os::Fork();
+    if (child == 0) {
+      const CallCounts before = system_->Counts();
+      event_fork();
+      const int64_t changes = system_->Count(SystemCall::kClose) - before[SystemCall::kClose];
+      pipe.Write();
+      event_loop(10);
+      ::_exit(changes == 0 && reader.reads == 1 ? 0 : 1);
+    }
+    EXPECT_EQ(WaitForExit(child).value_or(-1), 0);
+  } else {
+    system_->FailOnce(SystemCall::kEpollCreate1, EMFILE);
+    // A death test runs its statement in a forked child.
+    EXPECT_EXIT((event_fork(), event_loop(0)), testing::ExitedWithCode(3), "epoll_create1");
+  }
+}
+
+TEST_P(Compat, E62_WhatTheChildOpenedBeforeTheCallAfterForkStaysOpen) {
+  Pair pipe = MakePipe();
+  Recorder reader;
+  event_enable_read(pipe.a.get(), &Recorder::On, &reader);
+  event_loop(0);
+  const pid_t child = os::Fork();
+  if (child == 0) {
+    std::vector<Pair> own(20);
+    for (Pair& pair : own) pair = MakePipe();
+    event_fork();
+    bool right = true;
+    for (const Pair& pair : own) {
+      right = right && os::Write(pair.b.get(), "x", 1) == 1 && ReadSome(pair.a.get()) == "x";
+    }
+    pipe.Write();
+    event_loop(10);
+    ::_exit(right && reader.reads == 1 ? 0 : 1);
+  }
+  EXPECT_EQ(WaitForExit(child).value_or(-1), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, Compat, testing::ValuesIn(AvailableBackends()), BackendTestName);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 
+#include <cstdint>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -186,11 +187,12 @@ TEST_P(EpollFaults, F4_ANumberClosedWhileItsWatchLivesEndsInIdleness) {
   EXPECT_EQ(healthy.reads, 1);
 }
 
-TEST_P(EpollFaults, EO26_AnEventOfANumberWeNeverWatchedIsCountedAndCured) {
+TEST_P(EpollFaults, E52_EO26_AnEventOfANumberWeNeverWatchedIsCountedAndCured) {
   UseFakeClock();
   Pair pipe = MakePipe();
   pipe.Write();
-  for (const int number : {pipe.a.get(), 100000}) {
+  const uint64_t negative = ~uint64_t{0};
+  for (const uint64_t number : {static_cast<uint64_t>(pipe.a.get()), uint64_t{100000}, negative}) {
     epoll_event foreign = {};
     foreign.events = EPOLLIN;
     foreign.data.u64 = number;

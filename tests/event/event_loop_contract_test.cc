@@ -99,7 +99,7 @@ TEST_P(EventLoopContract, E47_AWatchEndedByAnEarlierHandlerIsNotCalled) {
   EXPECT_TRUE((first.reads == 0) != (second.reads == 0));
 }
 
-TEST_P(EventLoopContract, F1_AStaleEventDoesNotReachTheNewOwnerOfTheNumber) {
+TEST_P(EventLoopContract, F1_EO6_AStaleEventDoesNotReachTheNewOwnerOfTheNumber) {
   const int repetitions = FullRun() ? 100000 : 2000;
   for (int i = 0; i < repetitions; ++i) {
     Pair one = MakePipe();
@@ -462,7 +462,7 @@ TEST_P(EventLoopContract, F16_StepsOfTheWallClockMoveNoTimer) {
   }
 }
 
-TEST_P(EventLoopContract, F18_AnyDelayIsExactAndTheWaitIsNeverWithoutALimit) {
+TEST_P(EventLoopContract, F18_EO4_AnyDelayIsExactAndTheWaitIsNeverWithoutALimit) {
   const absl::Duration delays[] = {absl::Seconds(2147482), absl::Seconds(2147483),
                                    absl::Seconds(2147484), absl::Seconds(int64_t{1} << 31)};
   for (const absl::Duration delay : delays) {
@@ -1052,7 +1052,7 @@ TEST_P(EventLoopContract, EO17_EveryDescriptorOfTheLoopIsCloseOnExec) {
   }
 }
 
-TEST_P(EventLoopContract, F13_SelectRefusesNumbersBeyondItsSet) {
+TEST_P(EventLoopContract, F13_EO20_SelectRefusesNumbersBeyondItsSet) {
   ASSERT_GT(*RaiseDescriptorLimit(), FD_SETSIZE);
   Pair pipe = MakePipe();
   pipe.Write();
@@ -1260,6 +1260,81 @@ TEST_P(EventLoopContract, F5_AChildThatRenewsLeavesTheParentsSetAlone) {
   for (const Recorder& recorder : recorders) EXPECT_GE(recorder.reads, 1);
 }
 
+// What the kernel's set holds of each number: "tfd: 7 events: 19".
+std::vector<std::string> Interests(pid_t pid) {
+  std::vector<std::string> lines = KernelSet(pid);
+  for (std::string& line : lines) line.resize(line.find("data:"));
+  return lines;
+}
+
+TEST_P(EventLoopContract, E60_TheChildHasANewSetWithEveryEnabledDescriptor) {
+  Pair read_pipe = MakePipe();
+  Pair sockets = MakeSockets();
+  Pair paused = MakePipe();
+  Recorder recorders[3];
+  FdWatch reading = WatchRead(read_pipe.a.get(), &recorders[0]);
+  FdWatch both = WatchAll(sockets.a.get(), &recorders[1], true, true);
+  Turn();
+  const std::vector<std::string> enabled = Interests(os::Getpid());
+  EXPECT_EQ(enabled.size(), GetParam() == Backend::kEpoll ? 2u : 0u);
+  FdWatch off = WatchRead(paused.a.get(), &recorders[2]);
+  off.DisableRead();
+  Turn();
+  const std::vector<std::string> before = Interests(os::Getpid());
+  const int status = InChild([&] {
+    EXPECT_THAT(loop_->AfterFork(), IsOk());
+    Turn();
+    int sets = 0;
+    const FdSnapshot open = FdSnapshot::Take();
+    for (const auto& [fd, target] : open.fds()) {
+      if (target.find("eventpoll") != std::string::npos) ++sets;
+    }
+    // The inherited one is closed; one that is gone can only have been replaced.
+    EXPECT_EQ(sets, GetParam() == Backend::kEpoll ? 1 : 0);
+    EXPECT_EQ(Interests(os::Getpid()), enabled);
+    EXPECT_EQ(Interests(os::Getppid()), before);
+    // Changes on this side stay on this side.
+    both.DisableWrite();
+    reading.Reset();
+    Turn();
+    EXPECT_EQ(Interests(os::Getppid()), before);
+    if (GetParam() == Backend::kEpoll) {
+      EXPECT_NE(Interests(os::Getpid()), enabled);
+    }
+  });
+  EXPECT_EQ(status, 0);
+  // And the other way round.
+  const int other = InChild([&] {
+    EXPECT_THAT(loop_->AfterFork(), IsOk());
+    read_pipe.Write();
+    Turn(absl::Seconds(10));
+    EXPECT_EQ(recorders[0].reads, 1);
+  });
+  EXPECT_EQ(other, 0);
+  EXPECT_EQ(Interests(os::Getpid()), before);
+}
+
+TEST_P(EventLoopContract, E64_EveryBackendIsLevelTriggered) {
+  Pair sockets = MakeSockets();
+  sockets.Write("abc");
+  Recorder recorder;
+  FdWatch watch = WatchAll(sockets.a.get(), &recorder, true, true);
+  // No new data arrives, and part of the old is taken in each turn.
+  for (int turn = 1; turn <= 3; ++turn) {
+    Turn();
+    EXPECT_EQ(recorder.reads, turn);
+    EXPECT_EQ(recorder.writes, turn);
+    EXPECT_EQ(ReadSome(sockets.a.get(), 1).size(), 1u);
+  }
+  Turns(2);
+  EXPECT_EQ(recorder.reads, 3);
+  EXPECT_EQ(recorder.writes, 5);
+  for (const std::string& line : Interests(os::Getpid())) {
+    const unsigned long events = std::stoul(line.substr(line.find("events:") + 7), nullptr, 16);
+    EXPECT_EQ(events & ((1ul << 31) | (1ul << 30)), 0u) << line;  // EPOLLET, EPOLLONESHOT
+  }
+}
+
 TEST_P(EventLoopContract, EO16_AForgottenAfterForkIsDetected) {
   Pair pipe = MakePipe();
   Recorder recorder;
@@ -1302,6 +1377,26 @@ TEST_P(EventLoopContract, E71_GrowthBeyondTenAndBeyond1024Descriptors) {
   for (int i = 0; i < count; i += 7) pipes[i].Write();
   while (loop_->counters().deliveries < (count + 6) / 7) Turn(absl::Seconds(10));
   for (int i = 0; i < count; ++i) EXPECT_EQ(recorders[i].reads, i % 7 == 0 ? 1 : 0);
+}
+
+// E70: these tests run over every backend that can be made here; none is left out of the list.
+TEST(EventLoopBackends, E70_EveryBackendThatCanBeMadeIsInTheListOfTheTests) {
+  const std::vector<Backend> tested = AvailableBackends();
+  int made = 0;
+  for (const char* name : {"epoll", "kqueue", "select"}) {
+    ScopedInterposer system;
+    const absl::StatusOr<Backend> backend = ParseBackend(name);
+    ASSERT_THAT(backend, IsOk());
+    const absl::StatusOr<std::unique_ptr<EventLoop>> loop =
+        EventLoop::Create({.backend = *backend});
+    EXPECT_EQ(std::count(tested.begin(), tested.end(), *backend), loop.ok() ? 1 : 0) << name;
+    if (loop.ok()) {
+      ++made;
+      EXPECT_EQ((*loop)->backend(), *backend);
+    }
+  }
+  EXPECT_EQ(made, static_cast<int>(tested.size()));
+  EXPECT_GE(made, 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, EventLoopContract, testing::ValuesIn(AvailableBackends()),
