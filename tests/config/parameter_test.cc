@@ -468,5 +468,38 @@ TEST(HelpText, ListsNameTypeDefaultAndRange) {
             "  policy_flag   BOOL   yes\n");
 }
 
+TEST(LoadParameters, CO5_TwoStoresSideBySideDoNotInfluenceEachOther) {
+  // As a manager does that checks a new configuration while the old one is in force.
+  ParameterStore old_store, new_store;
+  std::vector<std::string> old_warnings, new_warnings;
+  ASSERT_THAT(
+      ParseMainCf("old", "limit = 5\nname = old\ntext = $name/$limit\n", &old_store, &old_warnings),
+      IsOk());
+  ASSERT_THAT(ParseMainCf("new", "limit = many\nname = new\ntext = $name/$limit/$extra\n",
+                          &new_store, &new_warnings),
+              IsOk());
+  IntParameter old_limit{"limit", 1, {.min = 1}}, new_limit{"limit", 2, {.min = 1}};
+  StringParameter old_text{"text", ""}, new_text{"text", ""}, new_extra{"extra", "x"};
+  // In turns, so that anything shared would be seen.
+  ASSERT_THAT(LoadParameters({&old_limit}, &old_store, &old_warnings), IsOk());
+  EXPECT_FALSE(LoadParameters({&new_limit, &new_extra, &new_text}, &new_store, &new_warnings).ok());
+  ASSERT_THAT(LoadParameters({&old_text}, &old_store, &old_warnings), IsOk());
+  EXPECT_EQ(old_limit.value(), 5);
+  EXPECT_EQ(old_text.value(), "old/5");
+  EXPECT_EQ(new_text.value(), "new/many/x");
+  EXPECT_EQ(old_store.Find("extra"), nullptr);
+  // Repaired in the one, still as before in the other.
+  ASSERT_THAT(ApplyOverride("limit=7", &new_store, &new_warnings), IsOk());
+  new_store.SetReadOnly("name", "locked");
+  ASSERT_THAT(LoadParameters({&new_limit, &new_text}, &new_store, &new_warnings), IsOk());
+  EXPECT_EQ(new_limit.value(), 7);
+  ASSERT_THAT(LoadParameters({&old_limit}, &old_store, &old_warnings), IsOk());
+  EXPECT_EQ(old_limit.value(), 5);
+  EXPECT_FALSE(old_store.read_only("name"));
+  EXPECT_TRUE(old_store.Set("name", "changed", "test"));
+  EXPECT_EQ(new_store.Find("name")->value, "locked");
+  EXPECT_THAT(old_warnings, IsEmpty());
+}
+
 }  // namespace
 }  // namespace posthouse

@@ -128,7 +128,7 @@ TEST_F(PassDescriptorTest, F43_AMessageWithoutADescriptorIsRefused) {
   ExpectNothingLeft();
 }
 
-TEST_F(PassDescriptorTest, F43_PO9_SurplusDescriptorsAreAllClosed) {
+TEST_F(PassDescriptorTest, P63_F43_PO9_SurplusDescriptorsAreAllClosed) {
   for (size_t count : {2, 3, 100, 253}) {
     SendBlocks(sender_.get(), "x", {std::vector<int>(count, file_.get())});
     EXPECT_THAT(ReceiveDescriptor(receiver_.get()), StatusIs(kRefused));

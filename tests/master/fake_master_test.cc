@@ -80,6 +80,24 @@ TEST_F(FakeMasterTest, P1_AWorkerFindsTheDocumentedDescriptorsAndNoOthers) {
   EXPECT_TRUE(absl::StartsWith(fds[8], "8 nonblocking socket:")) << fds[8];
 }
 
+TEST_F(FakeMasterTest, P3_TheFlowPipeIsOnePipeForTheLifeOfTheMaster) {
+  auto master = Make({"report"});
+  std::vector<std::string> pipes;
+  for (int reloads = 0; reloads < 3; ++reloads) {
+    EXPECT_EQ(ExitCode(master->WaitForExit(master->Spawn().value())), 0);
+    ASSERT_TRUE(master->Reload().ok());
+  }
+  for (const std::string& line : Lines(master->Log(), "fd")) {
+    absl::string_view rest = line;
+    if (absl::ConsumePrefix(&rest, "3 ") || absl::ConsumePrefix(&rest, "4 ")) {
+      pipes.emplace_back(rest);
+    }
+  }
+  ASSERT_EQ(pipes.size(), 6u) << master->Log();
+  EXPECT_TRUE(absl::StartsWith(pipes[0], "nonblocking pipe:[")) << pipes[0];
+  for (const std::string& pipe : pipes) EXPECT_EQ(pipe, pipes[0]);
+}
+
 TEST_F(FakeMasterTest, P10_TheEnvironmentIsAList) {
   setenv("EVIL", "1", 1);
   setenv("TZ", "UTC", 1);

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -100,7 +101,7 @@ TEST(Protocol, P13_TakenIsZeroAndAvailableIsOne) {
   EXPECT_EQ(static_cast<int>(Availability::kAvailable), 1);
 }
 
-TEST(Protocol, P14_TheExampleHasTheseBytes) {
+TEST(Protocol, P14_PO1_TheExampleHasTheseBytes) {
   const uint16_t probe = 1;
   if (*reinterpret_cast<const char*>(&probe) != 1) GTEST_SKIP() << "the example is little endian";
   EXPECT_EQ(absl::BytesToHexString(Bytes(EncodeStatusMessage({4711, 010, 0}))),
@@ -297,7 +298,7 @@ TEST(WorkerStatusTest, P16_ADescriptorThatIsNoChannelIsADisconnect) {
 }
 
 // PO3, SO11: "never treat EAGAIN as P43", "the last state sent is eventually right".
-TEST(WorkerStatusTest, PO3_AFullChannelDefersAndTheLastStateArrives) {
+TEST(WorkerStatusTest, P19_PO3_AFullChannelDefersAndTheLastStateArrives) {
   Channel channel;
   WorkerStatus status(channel.worker.get(), 5, 1);
   const int sent = channel.Fill(&status);
@@ -317,7 +318,7 @@ TEST(WorkerStatusTest, PO3_AFullChannelDefersAndTheLastStateArrives) {
   EXPECT_EQ(channel.ReadAll(), "");
 }
 
-TEST(WorkerStatusTest, PO3_AFullPipeInBlockingModeDoesNotBlock) {
+TEST(WorkerStatusTest, P19_PO3_AFullPipeInBlockingModeDoesNotBlock) {
   Pipe pipe(0);
   fcntl(pipe.write.get(), F_SETPIPE_SZ, 4096);
   WorkerStatus status(pipe.write.get(), 5, 1);
@@ -427,6 +428,26 @@ TEST(FlowTokensTest, P47_TakenTokensAreConsumedAndCounted) {
   EXPECT_EQ(tokens.Take(1).value(), 1);
   EXPECT_EQ(tokens.Take(3000).value(), 3000);
   EXPECT_EQ(tokens.Count().value(), 1999);
+}
+
+TEST(FlowTokensTest, P50_TheCountIsWhatCanBeReadAndAnErrorIsTold) {
+  Pipe pipe;
+  FlowTokens tokens(pipe.read.get(), pipe.write.get());
+  for (int count = 1; count <= 3; ++count) {
+    // Whoever wrote them, and whatever their value.
+    ASSERT_EQ(write(pipe.write.get(), "x", 1), 1);
+    EXPECT_EQ(tokens.Count().value(), count);
+    EXPECT_EQ(tokens.Count().value(), count);  // counting takes none
+  }
+  char bytes[2];
+  ASSERT_EQ(read(pipe.read.get(), bytes, sizeof(bytes)), 2);
+  EXPECT_EQ(tokens.Count().value(), 1);
+  const int number = pipe.read.get();
+  pipe.read.Reset();
+  const absl::StatusOr<int> failed = tokens.Count();
+  ASSERT_FALSE(failed.ok());
+  EXPECT_TRUE(absl::StrContains(failed.status().message(), absl::StrCat(number)))
+      << failed.status();
 }
 
 // P48 lost what it had consumed; PO10: "return the number obtained".

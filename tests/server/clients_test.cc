@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -518,6 +520,50 @@ TEST_F(ClientsTest, S40_PreAcceptRunsBeforePostAccept) {
   ASSERT_EQ(client.Ask("ECHO x"), "x");
   ASSERT_TRUE(WaitForLog("hook post_accept"));
   EXPECT_LT(log().find("hook pre_accept"), log().find("hook post_accept"));
+}
+
+TEST_F(ClientsTest, SO13_ABatchOfClientsIsAcceptedPerTurn) {
+  for (const int batch : {8, 3}) {
+    Start(WithTest(absl::StrCat("loop=-1 accepts_per_turn=", batch)));
+    LineClient busy = Connect();
+    ASSERT_EQ(busy.Ask("ECHO x"), "x");
+    const int known = Count(log(), "hook post_accept");
+    ASSERT_TRUE(busy.Send("SLEEP 500\n"));
+    ASSERT_TRUE(master_->WaitUntil(
+        [&] { return master_->worker(pid_).availability == Availability::kTaken; }));
+    std::vector<LineClient> waiting;
+    for (int i = 0; i < 8; ++i) waiting.push_back(Connect());
+    ASSERT_EQ(busy.ReadLine(), "slept");
+    for (LineClient& client : waiting) ASSERT_EQ(client.Ask("ECHO x"), "x");
+    ASSERT_TRUE(master_->WaitUntil([&] { return Count(log(), "hook post_accept") == known + 8; }));
+    std::map<std::string, int> accepted;  // by turn
+    for (const absl::string_view line : absl::StrSplit(log(), '\n')) {
+      const std::vector<std::string> parts = absl::StrSplit(line, "post_accept in turn ");
+      if (parts.size() == 2) ++accepted[parts[1]];
+    }
+    std::vector<int> sizes;
+    for (const auto& [turn, size] : accepted) sizes.push_back(size);
+    std::sort(sizes.begin(), sizes.end());
+    // The first client, and the rest in as few turns as the batch allows.
+    EXPECT_EQ(sizes, batch == 8 ? std::vector<int>({1, 8}) : std::vector<int>({1, 2, 3, 3}))
+        << log();
+  }
+}
+
+TEST_F(ClientsTest, S33_NameAndArgumentsAreTheSameForTheLifeOfTheProcess) {
+  Scenario scenario;
+  scenario.configured = {"-n", "echo", "one", "two"};
+  Start(std::move(scenario));
+  LineClient first = Connect();
+  for (int i = 0; i < 3; ++i) {
+    LineClient client = Connect();
+    EXPECT_EQ(client.Ask("SAME"), "same");
+    EXPECT_EQ(client.Ask("NAME"), "echo");
+    EXPECT_EQ(client.Ask("ARGS"), "one|two");
+  }
+  ASSERT_TRUE(absl::StartsWith(first.Ask("DRAIN"), "drained"));
+  EXPECT_EQ(first.Ask("SAME"), "same");
+  EXPECT_EQ(first.Ask("ARGS"), "one|two");
 }
 
 TEST_F(ClientsTest, P31_TwoWorkersShareAListener) {

@@ -296,7 +296,7 @@ TEST_F(EndTest, S79_DrainGoesOnInABackgroundProcessWithAllClients) {
   // S79: the parent ends without the exit hook.
   EXPECT_FALSE(master_->LogContains("hook on_exit"));
   for (size_t i = 1; i < clients.size(); ++i) EXPECT_EQ(clients[i].Ask("COUNT"), "2");
-  // SO8: a second drain is a no-op.
+  // S93, SO8: a second drain returns at once and forks nothing.
   EXPECT_EQ(clients[1].Ask("DRAIN"), absl::StrCat("drained ", background, " 1"));
   // S80: no listener, nothing new.
   LineClient queued = Connect();
@@ -378,6 +378,96 @@ TEST_F(EndTest, SO2_PastTheUseLimitAWorkerMayDrainAfterAGracePeriod) {
   EXPECT_EQ(staying.Ask("ECHO y"), "y");
   staying.Close();
   EXPECT_EQ(WaitForBackgroundEnd(background), 0);
+}
+
+TEST_F(EndTest, P58_ADrainedWorkerSendsNothing) {
+  StartWith("");
+  LineClient client = Connect();
+  LineClient other = Connect();
+  ASSERT_EQ(other.Ask("ECHO x"), "x");
+  ASSERT_TRUE(absl::StartsWith(client.Ask("DRAIN"), "drained"));
+  WaitForBackground();
+  master_->Pump();
+  const size_t before = master_->messages().size();
+  EXPECT_GE(before, 2u);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(other.Ask("ECHO y"), "y");
+  EXPECT_EQ(client.Ask("SLEEP 100"), "slept");
+  master_->Pump();
+  EXPECT_EQ(master_->messages().size(), before);
+  EXPECT_TRUE(master_->problems().empty()) << master_->problems()[0];
+}
+
+// --- Exit statuses ---
+
+TEST_F(EndTest, P54_EveryOrdinaryEndHasStatusZeroAndIsNotComplainedAbout) {
+  const auto quiet = [this](const char* cause) {
+    EXPECT_EQ(WaitForEnd(), 0) << cause;
+    for (const char* word : {"warning", "error", "fatal", "panic"}) {
+      EXPECT_FALSE(absl::StrContains(log(), word)) << cause << "\n" << log();
+    }
+  };
+  Scenario scenario;
+  scenario.configured = {"-m", "1"};
+  Start(scenario);
+  EXPECT_EQ(Connect().Ask("ECHO x"), "x");
+  quiet("use limit");
+  scenario.configured = {"-i", "1"};
+  Start(scenario);
+  quiet("idle limit");
+  StartWith("");
+  EXPECT_EQ(Connect().Ask("ECHO x"), "x");
+  ASSERT_TRUE(master_->Reload().ok());
+  quiet("master disconnect");
+  StartWith("");
+  {
+    LineClient client = Connect();
+    EXPECT_TRUE(absl::StartsWith(client.Ask("DRAIN"), "drained"));
+    quiet("the parent of a drain");
+  }
+  StartWith("exit_in_pre_accept");
+  {
+    LineClient client = Connect();
+    quiet("a table has changed");
+  }
+  StartWith("");
+  ASSERT_TRUE(WaitForLog("hook post_init"));
+  kill(pid_, SIGTERM);
+  quiet("SIGTERM");
+}
+
+TEST_F(EndTest, P55_AFatalErrorTheWatchdogAndTheThirteenthErrorAreStatusOne) {
+  Scenario scenario;
+  scenario.configured = {"-m", "0"};
+  Start(scenario);
+  EXPECT_EQ(WaitForEnd(), 1) << "a fatal error";
+  StartWith("");
+  {
+    LineClient client = Connect();
+    EXPECT_EQ(client.Ask("ERRORS 12"), "counted");
+    EXPECT_EQ(client.Ask("ECHO x"), "x");
+    EXPECT_TRUE(running());
+    ASSERT_TRUE(client.Send("ERRORS 1\n"));
+    EXPECT_EQ(WaitForEnd(), 1) << "the 13th error";
+    EXPECT_FALSE(master_->LogContains("hook on_exit"));
+  }
+  scenario.configured = {};
+  scenario.main_cf = "daemon_timeout = 3s\n";
+  Start(scenario);
+  LineClient client = Connect();
+  ASSERT_TRUE(client.Send("HANG\n"));
+  EXPECT_EQ(WaitForEnd(absl::Seconds(20)), 1) << "the watchdog";
+}
+
+TEST_F(EndTest, P55_APanicIsSigabrt) {
+  StartWith("");
+  LineClient client = Connect();
+  ASSERT_TRUE(client.Send("PANIC\n"));
+  const absl::optional<int> status = master_->WaitForExit(pid_);
+  ASSERT_TRUE(status.has_value());
+  ASSERT_TRUE(WIFSIGNALED(*status));
+  EXPECT_EQ(WTERMSIG(*status), SIGABRT);
+  EXPECT_TRUE(WaitForLog("panic"));
+  EXPECT_FALSE(master_->LogContains("hook on_exit"));
 }
 
 // --- One-shot ---

@@ -305,6 +305,34 @@ TEST_F(LimitsTest, S52_ADelayOfZeroIsLegal) {
   for (int i = 0; i < 10; ++i) EXPECT_EQ(Connect().Ask("ECHO x", absl::Seconds(5)), "x");
 }
 
+TEST_F(LimitsTest, P53_WithoutProductionConsumersFindNothingAndServeAllTheSame) {
+  StartWith("in_flow_delay", "in_flow_delay = 0\n");
+  FlowTokens tokens = master_->flow_tokens();
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(Connect().Ask("ECHO x", absl::Seconds(5)), "x");
+    EXPECT_EQ(tokens.Count().value(), 0);
+  }
+}
+
+TEST_F(LimitsTest, SO10_ADisconnectDuringTheFlowDelayEndsTheDelayToo) {
+  StartWith("in_flow_delay disconnect_in_post_accept=3", "in_flow_delay = 2s\n");
+  const absl::Time start = absl::Now();
+  for (int i = 0; i < 3; ++i) {
+    LineClient client = Connect();
+    ASSERT_TRUE(client.Send("ECHO x\n"));
+    EXPECT_TRUE(client.WaitClosed(absl::Milliseconds(1800)));
+  }
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+  // Served after its own delay, when those of the others would have ended.
+  LineClient client = Connect();
+  EXPECT_TRUE(absl::EndsWith(client.Ask("LIMITS"), "clients=1 uses=3"));
+  EXPECT_GE(absl::Now() - start, absl::Seconds(2));
+  EXPECT_EQ(Count(log(), "hook pre_disconnect"), 3) << log();
+  client.Close();
+  EXPECT_TRUE(master_->WaitUntil([&] { return Count(log(), "hook pre_disconnect") == 4; }));
+  EXPECT_TRUE(running());
+}
+
 TEST_F(LimitsTest, S51_WithoutTheKeyNoTokenIsTaken) {
   StartWith("", "");
   FlowTokens tokens = master_->flow_tokens();
@@ -332,6 +360,13 @@ TEST_F(LimitsTest, F52_AServiceThatHangsIsEndedByTheWatchdog) {
     EXPECT_FALSE(master_->LogContains("hook on_exit"));
     EXPECT_TRUE(master_->LogContains("hook last_resort"));
   }
+}
+
+TEST_F(LimitsTest, S24_TheWatchdogIsThereBeforeTheFirstTurn) {
+  StartWith("loop=-1 hang_in_loop", "daemon_timeout = 3s\n");
+  EXPECT_EQ(WaitForEnd(absl::Seconds(20)), 1);
+  EXPECT_TRUE(WaitForLog("watchdog"));
+  EXPECT_TRUE(master_->LogContains("hook loop first"));
 }
 
 TEST_F(LimitsTest, S75_PatsKeepTheWatchdogQuiet) {

@@ -28,6 +28,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "posthouse/io/unique_fd.h"
+#include "posthouse/master/protocol.h"
 #include "posthouse/os/os.h"
 #include "posthouse/testing/temp_dir.h"
 #include "tests/server/harness.h"
@@ -63,7 +64,7 @@ struct BadStart {
 
 std::vector<BadStart> BadStarts() {
   return {
-      {"S94: an unknown letter is named", {"-X"}, "", "", {}, {}, {"fatal", "option", "X"}},
+      {"S26, S94: an unknown letter is named", {"-X"}, "", "", {}, {}, {"fatal", "option", "X"}},
       {"S25: an argument is missing", {"-m"}, "", "", {}, {}, {"fatal", "-m"}},
       {"SO16: text after the number of sockets", {"-s", "1x"}, "", "", {}, {}, {"fatal", "1x"}},
       {"S27: no sockets", {"-s", "0"}, "", "", {}, {}, {"fatal", "0"}},
@@ -105,14 +106,14 @@ std::vector<BadStart> BadStarts() {
        {},
        {"fatal", "GENERATION"}},
       {"S15: an empty generation", {}, "", "", {"GENERATION="}, {}, {"fatal", "GENERATION"}},
-      {"PO6: a generation that is not octal",
+      {"S16, PO6: a generation that is not octal",
        {},
        "",
        "",
        {"GENERATION=19"},
        {},
        {"fatal", "GENERATION"}},
-      {"PO6: a generation of 33 bits",
+      {"S16, PO6: a generation of 33 bits",
        {},
        "",
        "",
@@ -290,6 +291,57 @@ TEST_F(StartTest, S7_TheTagIsTheSyslogNameAndTheProgram) {
   ASSERT_TRUE(WaitForLog("other/test_service["));
   StartWith({}, "syslog_name = third\n");
   ASSERT_TRUE(WaitForLog("third/test_service["));
+}
+
+TEST_F(StartTest, S10_ASyslogNameOnTheCommandLineStartsTheLogAnew) {
+  StartWith({"-v", "-V", "-o", "syslog_name=other"});
+  ASSERT_TRUE(WaitForLog("hook post_init"));
+  const std::string text = ReadFileOrEmpty(master_->scratch().Path("stderr"));
+  const size_t first = text.find("other/test_service");
+  ASSERT_NE(first, std::string::npos) << text;
+  // What was said before the options had their effect, under the name of the system.
+  const size_t started = text.find("daemon started");
+  EXPECT_LT(started, first) << text;
+  EXPECT_LT(text.find("postfix/test_service"), started) << text;
+  EXPECT_EQ(text.find("postfix/test_service", first), std::string::npos) << text;
+  EXPECT_TRUE(master_->LogContains(absl::StrCat("other/test_service[", pid_, "]: hook pre_init")));
+}
+
+TEST_F(StartTest, P11_TheEnvironmentNamesConfigurationVerbosityAndLogTag) {
+  StartWith({"-V"}, "", "", {"MAIL_VERBOSE=", "MAIL_LOGTAG=early"});
+  ASSERT_TRUE(WaitForLog("hook post_init"));
+  EXPECT_TRUE(master_->LogContains("test_int=7 "));
+  // S4: verbose; S7: the prefix until the configuration has been read.
+  const std::string text = ReadFileOrEmpty(master_->scratch().Path("stderr"));
+  const size_t started = text.find("daemon started");
+  ASSERT_NE(started, std::string::npos) << text;
+  EXPECT_LT(text.find("early/test_service"), started) << text;
+  const TempDir other;
+  const std::string copy = other.WriteFile(
+      "main.cf",
+      absl::StrCat(ReadFileOrEmpty(master_->scratch().Path("etc/main.cf")), "\ntest_int = 55\n"));
+  const timespec long_ago[2] = {{1000000000, 0}, {1000000000, 0}};
+  ASSERT_EQ(utimensat(AT_FDCWD, copy.c_str(), long_ago, 0), 0);
+  master_->options().environment.push_back("MAIL_CONFIG=" + other.path());
+  ASSERT_TRUE(master_->Spawn().ok());
+  EXPECT_TRUE(WaitForLog("test_int=55 "));
+}
+
+TEST_F(StartTest, S8_AnotherVersionIsNoErrorAndTheFileIsReadBeforeParametersHaveValues) {
+  StartWith({}, "mail_version = 0.0.1\n");
+  EXPECT_EQ(Connect().Ask("PARAM mail_version"), "[0.0.1]");
+  EXPECT_EQ(Count(log(), "fatal"), 0) << log();
+  // S9: the mistake in the file hides that of the value.
+  StartWith({"-m", "0"}, "nonsense\n");
+  EXPECT_EQ(WaitForEnd(), 1);
+  EXPECT_TRUE(WaitForLog("nonsense"));
+  EXPECT_FALSE(master_->LogContains("max_use"));
+}
+
+TEST_F(StartTest, S30_ParametersLoadInListOrderAndALaterOneMayReferToAnEarlierOne) {
+  // The list is test_int, test_str, test_bool, test_time, and the file sets none but this one.
+  StartWith({}, "test_str = <$test_int><$test_time>\n");
+  EXPECT_TRUE(WaitForLog("test_str=<7><> "));
 }
 
 TEST_F(StartTest, S4_VerbosityComesFromOptionsAndEnvironment) {
@@ -514,6 +566,72 @@ TEST_F(PrivilegesTest, S20_ChrootAndUnprivileged) {
   }
 }
 
+TEST_F(PrivilegesTest, S13_TheOptionsMeanWhatTheParametersSayInTheEnd) {
+  const TempDir other;
+  Scenario scenario;
+  // Behind -c and -u, which are resolved only when all parameters have their values.
+  scenario.configured = {
+      "-c", "-u", "-o", "mail_owner=bin", "-o", "queue_directory=" + other.path()};
+  scenario.master.environment = {"ASAN_OPTIONS=detect_leaks=0"};
+  Start(std::move(scenario));
+  const passwd* owner = getpwnam("bin");
+  ASSERT_NE(owner, nullptr);
+  EXPECT_TRUE(absl::StartsWith(Connect().Ask("WHO"), absl::StrCat("uid=", owner->pw_uid, ",")))
+      << log();
+  char root[4096] = {};
+  ASSERT_GT(readlink(absl::StrCat("/proc/", pid_, "/root").c_str(), root, sizeof(root) - 1), 0);
+  EXPECT_EQ(std::string(root), other.path());
+}
+
+TEST_F(PrivilegesTest, S19_TheTimeZoneIsLoadedBeforeTheJail) {
+  // A zone that no system has: a quarter to six east of Greenwich, in a file outside the jail.
+  constexpr int kOffset = 5 * 3600 + 45 * 60;
+  std::string zone = "TZif";
+  zone.append(1 + 15 + 4 * 4, '\0');
+  for (const int number : {1, 4, kOffset}) {
+    for (int shift = 24; shift >= 0; shift -= 8) zone.push_back(static_cast<char>(number >> shift));
+  }
+  zone.append(2, '\0');
+  zone.append("TST", 4);
+  const TempDir zones;
+  Scenario scenario;
+  scenario.arguments.chroot = true;
+  scenario.arguments.unprivileged = true;
+  scenario.master.environment = {"TZ=:" + zones.WriteFile("Here", zone),
+                                 "ASAN_OPTIONS=detect_leaks=0"};
+  Start(std::move(scenario));
+  const auto clock = [] {
+    return absl::FormatTime("%H:%M:", absl::Now() + absl::Seconds(kOffset), absl::UTCTimeZone());
+  };
+  const std::string before = clock();
+  EXPECT_EQ(Connect().Ask("LOG from the jail"), "logged");
+  ASSERT_TRUE(WaitForLog("from the jail"));
+  const std::string after = clock();
+  for (const absl::string_view line : absl::StrSplit(log(), '\n')) {
+    if (!absl::StrContains(line, "from the jail")) continue;
+    EXPECT_TRUE(absl::StrContains(line, " " + before) || absl::StrContains(line, " " + after))
+        << line;
+  }
+}
+
+TEST_F(PrivilegesTest, C79_MainCfNeedBeReadableForRootAlone) {
+  Scenario scenario;
+  scenario.arguments.chroot = true;
+  scenario.arguments.unprivileged = true;
+  scenario.main_cf = "test_int = 44\n";
+  scenario.master.environment = {"ASAN_OPTIONS=detect_leaks=0"};
+  master_ = MakeMaster(std::move(scenario));
+  const std::string path = master_->scratch().Path("etc/main.cf");
+  ASSERT_EQ(chown(path.c_str(), 0, 0), 0);
+  ASSERT_EQ(chmod(path.c_str(), 0600), 0);
+  pid_ = master_->Spawn().value();
+  LineClient client = Connect();
+  EXPECT_EQ(client.Ask("PARAM test_int"), "[44]");
+  EXPECT_FALSE(absl::StartsWith(client.Ask("WHO"), "uid=0"));
+  // It is not in the jail either.
+  EXPECT_NE(access(absl::StrCat("/proc/", pid_, "/root", path).c_str(), F_OK), 0);
+}
+
 TEST_F(PrivilegesTest, F60_TheWayBackIsClosed) {
   Scenario scenario;
   scenario.arguments.unprivileged = true;
@@ -611,6 +729,89 @@ std::vector<std::string> Configuration(const TempDir& scratch, const std::string
   const timespec long_ago[2] = {{1000000000, 0}, {1000000000, 0}};
   EXPECT_EQ(utimensat(AT_FDCWD, scratch.Path("main.cf").c_str(), long_ago, 0), 0);
   return {"MAIL_CONFIG=" + scratch.path()};
+}
+
+// What comes first hides what comes later.
+TEST_F(StandaloneTest, S12_S14_ParametersOfTheServiceThenTransportThenGeneration) {
+  struct Case {
+    const char* test_int;
+    const char* generation;
+    const char* says;
+    std::vector<std::string> hides;
+  };
+  const Case cases[] = {
+      {"101", "x", "service parameters: ", {"transport", "GENERATION"}},
+      {"44", "x", "transport: ", {"test_int", "GENERATION"}},
+      {"44", "8", "transport: ", {"test_int", "GENERATION"}},
+  };
+  for (const Case& one : cases) {
+    unlink(scratch_.Path("output").c_str());
+    std::vector<std::string> environment =
+        Configuration(scratch_, absl::StrCat("test_int = ", one.test_int, "\n"));
+    environment.push_back(absl::StrCat("GENERATION=", one.generation));
+    Start({"-V"}, environment);
+    EXPECT_EQ(WaitForEnd(), 1);
+    EXPECT_TRUE(absl::StrContains(output(), absl::StrCat("fatal: ", one.says))) << output();
+    for (const std::string& word : one.hides) {
+      EXPECT_FALSE(absl::StrContains(output(), word)) << output();
+    }
+  }
+  // S14 before S15: with a transport, the generation is what is wrong.
+  unlink(scratch_.Path("output").c_str());
+  std::vector<std::string> environment = Configuration(scratch_, "");
+  environment.push_back("GENERATION=x");
+  Start({"-V", "-t", "inet"}, environment);
+  EXPECT_EQ(WaitForEnd(), 1);
+  EXPECT_TRUE(absl::StrContains(output(), "fatal: generation: ")) << output();
+}
+
+// PO14: a socket pair, a pipe and a listener in the right places are a master.
+TEST_F(StandaloneTest, P24_PO14_WithoutAGenerationItsMessagesSayZero) {
+  int pipe_ends[2], channel_ends[2];
+  ASSERT_EQ(pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK), 0);
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel_ends), 0);
+  UniqueFd flow_read(pipe_ends[0]), flow_write(pipe_ends[1]);
+  UniqueFd ours(channel_ends[0]), theirs(channel_ends[1]);
+  int port = 0;
+  UniqueFd listener = Listen(&port);
+  ASSERT_EQ(fcntl(listener.get(), F_SETFL, O_NONBLOCK), 0);
+  Start({"-t", "inet"},
+        Configuration(scratch_, absl::StrCat("queue_directory = ", scratch_.path(), "\n")),
+        {{3, flow_read.get()}, {4, flow_write.get()}, {5, theirs.get()}, {6, listener.get()}});
+  LineClient client = ConnectTo(port);
+  EXPECT_EQ(client.Ask("ECHO x"), "x");
+  for (const int32_t availability : {0, 1}) {
+    char bytes[kStatusMessageSize];
+    ASSERT_TRUE(WaitForEvents(ours.get(), POLLIN));
+    ASSERT_EQ(recv(ours.get(), bytes, sizeof(bytes), MSG_DONTWAIT), 12);
+    const absl::StatusOr<StatusMessage> message =
+        DecodeStatusMessage(absl::string_view(bytes, sizeof(bytes)));
+    ASSERT_TRUE(message.ok()) << message.status();
+    EXPECT_EQ(message->pid, pid_);
+    EXPECT_EQ(message->generation, 0u);
+    EXPECT_EQ(message->availability, availability);
+  }
+  client.Close();
+  EXPECT_EQ(Stop(), 0);
+}
+
+TEST_F(StandaloneTest, SO18_ServersMayRunOneAfterAnotherInOneProcess) {
+  const std::string path = scratch_.Path("socket");
+  Start({"--listen", "unix:" + path}, {"POSTHOUSE_TEST=runs=3"});
+  for (int run = 1; run <= 3; ++run) {
+    LineClient client = ConnectTo(path);
+    EXPECT_EQ(client.Ask("PID"), absl::StrCat(pid_));
+    // Nothing of the run before is left: neither its counts nor a limit that was set.
+    EXPECT_EQ(client.Ask("LIMITS"), "use_limit=0 idle_limit=0 clients=1 uses=0");
+    EXPECT_EQ(client.Ask("SETUSE 5"), "ok");
+    EXPECT_EQ(client.Ask("SETIDLE 7000"), "ok");
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(ConnectTo(path).Ask("ECHO x"), "x");
+    EXPECT_EQ(client.Ask("EXIT"), "exiting");
+    // Its socket is gone before the next one makes its own.
+    EXPECT_TRUE(client.WaitClosed());
+    EXPECT_TRUE(WaitUntil([&] { return Count(output(), "hook on_exit") == run; })) << output();
+  }
+  EXPECT_EQ(WaitForEnd(), 0);
 }
 
 TEST_F(StandaloneTest, ListensOnALocalSocketAndLogsToStandardError) {

@@ -31,6 +31,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "posthouse/base/check.h"
 #include "posthouse/config/parameter.h"
 #include "posthouse/event/timer.h"
 #include "posthouse/server/multi_server.h"
@@ -110,6 +111,12 @@ std::string Descriptors() {
 class TestService {
  public:
   explicit TestService(const Switches& switches) : switches_(switches) {}
+
+  // What SAME compares with.
+  void Remember(ServiceContext& context) {
+    name_ = &context.name();
+    arguments_ = &context.arguments();
+  }
 
   void Serve(Client& client, ServiceContext& context) {
     if (switches_.has("leave_input_unread")) {
@@ -217,6 +224,14 @@ class TestService {
     } else if (command == "EXIT") {
       client.Write("exiting\n");
       context.RequestExit();
+    } else if (command == "PANIC") {
+      POSTHOUSE_CHECK(false, "a client asked for it");
+    } else if (command == "ERRORS") {
+      for (int i = 0; i < number; ++i) context.log().Error("an error on request");
+      client.Write("counted\n");
+    } else if (command == "SAME") {
+      client.Write(name_ == &context.name() && arguments_ == &context.arguments() ? "same\n"
+                                                                                  : "moved\n");
     } else if (command == "EXITCODE") {
       exit(number);
     } else if (command == "LOG") {
@@ -237,6 +252,8 @@ class TestService {
   static absl::optional<std::string> Lookup(ServiceContext& context, const std::string& name);
 
   const Switches& switches_;
+  const std::string* name_ = nullptr;
+  const std::vector<std::string>* arguments_ = nullptr;
   std::vector<std::unique_ptr<Later>> later_;
 };
 
@@ -246,21 +263,15 @@ absl::optional<std::string> TestService::Lookup(ServiceContext& context, const s
   return found->value;
 }
 
-}  // namespace
-}  // namespace posthouse
+// One life of a server from its options to its exit status.
+int Serve(int argc, char** argv, const Switches& on) {
+  TestService service(on);
+  IntParameter test_int{"test_int", 7, {1, 100}};
+  StringParameter test_str{"test_str", "$myhostname!"};
+  BoolParameter test_bool{"test_bool", true};
+  TimeParameter test_time{"test_time", "5s", {1, 3600}};
 
-int main(int argc, char** argv) {
-  using posthouse::Client;
-  using posthouse::PreAccept;
-  using posthouse::ServiceContext;
-  const posthouse::Switches on;
-  posthouse::TestService service(on);
-  posthouse::IntParameter test_int{"test_int", 7, {1, 100}};
-  posthouse::StringParameter test_str{"test_str", "$myhostname!"};
-  posthouse::BoolParameter test_bool{"test_bool", true};
-  posthouse::TimeParameter test_time{"test_time", "5s", {1, 3600}};
-
-  posthouse::MultiServerOptions options;
+  MultiServerOptions options;
   options.description = "the service of posthouse's black-box tests";
   options.version = "4.7.11";
   options.serve = [&](Client& client, ServiceContext& context) { service.Serve(client, context); };
@@ -269,17 +280,17 @@ int main(int argc, char** argv) {
     if (on.has("throw_" + name)) throw std::runtime_error("thrown in " + name);
   };
   options.pre_init = [&](ServiceContext& context) {
-    context.log().Info(absl::StrCat("hook pre_init ", posthouse::Identity(),
-                                    " test_int=", test_int.value(), " test_str=", test_str.value(),
-                                    " test_bool=", test_bool.value(),
-                                    " test_time=", test_time.seconds()));
+    service.Remember(context);
+    context.log().Info(absl::StrCat("hook pre_init ", Identity(), " test_int=", test_int.value(),
+                                    " test_str=", test_str.value(), " test_bool=",
+                                    test_bool.value(), " test_time=", test_time.seconds()));
     hook("pre_init", context);
   };
   options.post_init = [&](ServiceContext& context) {
     if (on.has("use_limit")) context.set_use_limit(on("use_limit"));
     if (on.has("idle_limit")) context.set_idle_limit(absl::Milliseconds(on("idle_limit")));
     if (on.has("drain_in_post_init")) context.Drain().IgnoreError();
-    context.log().Info(absl::StrCat("hook post_init ", posthouse::Identity()));
+    context.log().Info(absl::StrCat("hook post_init ", Identity()));
     hook("post_init", context);
   };
   int turns = 0;
@@ -287,6 +298,9 @@ int main(int argc, char** argv) {
     options.loop = [&](ServiceContext& context) {
       ++turns;
       if (turns == 1) context.log().Info("hook loop first");
+      if (on.has("hang_in_loop")) {
+        for (;;) pause();
+      }
       if (turns == 5) context.log().Info("hook loop fifth");
       hook("loop", context);
       return on("loop") < 0 ? absl::InfiniteDuration() : absl::Milliseconds(on("loop"));
@@ -300,6 +314,7 @@ int main(int argc, char** argv) {
     }
   };
   int not_now = on("not_now");
+  int disconnects = on("disconnect_in_post_accept");
   options.pre_accept = [&](ServiceContext& context) {
     context.log().Info("hook pre_accept");
     hook("pre_accept", context);
@@ -308,7 +323,9 @@ int main(int argc, char** argv) {
     return not_now-- > 0 ? PreAccept::kNotNow : PreAccept::kAccept;
   };
   options.post_accept = [&](Client& client, ServiceContext& context) {
-    context.log().Info("hook post_accept");
+    context.log().Info(absl::StrCat("hook post_accept", on.has("loop") ? " in turn " : "",
+                                    on.has("loop") ? absl::StrCat(turns) : ""));
+    if (disconnects-- > 0) client.Disconnect();
     if (on.has("greet")) client.Write("hello\n");
     hook("post_accept", context);
   };
@@ -339,5 +356,15 @@ int main(int argc, char** argv) {
   options.requests_per_client_and_turn =
       on("requests_per_client_and_turn", options.requests_per_client_and_turn);
   options.client_fd_threshold = on("client_fd_threshold", options.client_fd_threshold);
-  return posthouse::MultiServerMain(argc, argv, std::move(options));
+  return MultiServerMain(argc, argv, std::move(options));
+}
+
+}  // namespace
+}  // namespace posthouse
+
+int main(int argc, char** argv) {
+  const posthouse::Switches on;
+  int status = 0;
+  for (int i = 0; i < on("runs", 1); ++i) status = posthouse::Serve(argc, argv, on);
+  return status;
 }
