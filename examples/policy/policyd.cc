@@ -155,8 +155,8 @@ class Policyd {
     options.request_deadline = kRequestDeadline;
     options.client_idle_limit = kClientIdleLimit;
     // smtpd reconnects when its connection was closed between two requests (D78), so nothing is won
-    // by staying for established clients after a reload; and the process that would stay is a child,
-    // which cannot open the database again once a chroot hides it.
+    // by staying for established clients after a reload; and the process that would stay is a
+    // child, which cannot open the database again once a chroot hides it.
     options.slow_exit_limit = absl::ZeroDuration();
     options.max_request_bytes = 2 * kMaxPolicyRequestBytes;
     options.description = kDescription;
