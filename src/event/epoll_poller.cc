@@ -13,10 +13,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "absl/base/optimization.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -35,6 +38,12 @@ constexpr uint32_t kConditions = kPollRead | kPollUrgent | kPollWrite;
 uint64_t Pack(int fd, uint32_t generation) {
   return static_cast<uint64_t>(generation) << 32 | static_cast<uint32_t>(fd);
 }
+
+// Where the kernel's event is the same three words as ours, as on x86, it is written in place.
+constexpr bool kSameLayout = sizeof(epoll_event) == sizeof(ReadyEvent) &&
+                             offsetof(epoll_event, data) == offsetof(ReadyEvent, fd) &&
+                             offsetof(ReadyEvent, generation) == offsetof(ReadyEvent, fd) + 4 &&
+                             std::endian::native == std::endian::little;
 
 epoll_event Interest(int fd, uint32_t generation, uint32_t interest) {
   epoll_event event = {};
@@ -107,23 +116,31 @@ class EpollPoller : public Poller {
     return absl::NotFoundError(Failed(error, "delete", fd).message());
   }
 
-  absl::Status Wait(int64_t timeout_ns, ReadyBatch* batch) override {
+  bool Wait(int64_t timeout_ns, ReadyBatch* batch) override {
     const int capacity = static_cast<int>(batch->events.size());
-    if (events_.size() < batch->events.size()) events_.resize(batch->events.size());
-    batch->count = 0;
-    const int found = os::EpollWait(epoll_, events_.data(), capacity, Milliseconds(timeout_ns));
-    batch->interrupted = found < 0 && errno == EINTR;
-    if (found < 0) {
-      return batch->interrupted ? absl::OkStatus() : absl::ErrnoToStatus(errno, "epoll_wait");
+    if (!kSameLayout && events_.size() < batch->events.size()) events_.resize(capacity);
+    auto* const events =
+        kSameLayout ? reinterpret_cast<epoll_event*>(batch->events.data()) : events_.data();
+    const int found = os::EpollWait(epoll_, events, capacity, Milliseconds(timeout_ns));
+    if (ABSL_PREDICT_FALSE(found < 0)) {
+      batch->count = 0;
+      batch->interrupted = errno == EINTR;
+      if (!batch->interrupted) batch->error = absl::ErrnoToStatus(errno, "epoll_wait");
+      return batch->interrupted;
     }
-    for (int i = 0; i < found; ++i) {
-      const uint64_t data = events_[i].data.u64;
-      batch->events[i] = {events_[i].events, static_cast<int32_t>(data),
-                          static_cast<uint32_t>(data >> 32)};
+    if (!kSameLayout) {
+      for (int i = 0; i < found; ++i) {
+        const uint64_t data = events[i].data.u64;
+        batch->events[i] = {events[i].events, static_cast<int32_t>(data),
+                            static_cast<uint32_t>(data >> 32)};
+      }
     }
+    batch->interrupted = false;
     batch->count = found;
-    return absl::OkStatus();
+    return true;
   }
+
+  bool changes_are_free() const override { return false; }
 
   bool close_removes() const override { return true; }
 
@@ -136,7 +153,7 @@ class EpollPoller : public Poller {
   }
 
   int epoll_ = -1;
-  std::vector<epoll_event> events_;
+  std::vector<epoll_event> events_;  // unused where the layout is the same
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,22 +25,25 @@ namespace posthouse {
 namespace {
 
 constexpr uint8_t kDirections = kPollRead | kPollWrite;
+constexpr uint8_t kConditions = kDirections | kPollUrgent;
 
 // WatchSlot::flags.
-constexpr uint16_t kChanged = 1;      // is in the list of changes
-constexpr uint16_t kMustApply = 2;    // the kernel's set holds what is not wanted, and it showed
-constexpr uint16_t kAlwaysReady = 4;  // a file that cannot be polled
-constexpr uint16_t kOut = 8;          // left the set until interest returns (F6)
-constexpr uint16_t kBackground = 16;
-constexpr uint16_t kExclusive = 32;
-constexpr uint16_t kSoleOwner = 64;
-constexpr uint16_t kVerify = 128;  // the number may mean another file by now
+constexpr uint8_t kMustApply = 1;    // the kernel's set holds what is not wanted, and it showed
+constexpr uint8_t kShows = 2;        // that has happened to this watch: it is kept exact
+constexpr uint8_t kAlwaysReady = 4;  // a file that cannot be polled
+constexpr uint8_t kOut = 8;          // left the set until interest returns (F6)
+constexpr uint8_t kBackground = 16;
+constexpr uint8_t kExclusive = 32;
+constexpr uint8_t kSoleOwner = 64;
+constexpr uint8_t kVerify = 128;  // the number may mean another file by now
 
 // While a change waits for memory, it is tried again this often.
 constexpr int64_t kRetryNs = 100 * 1000 * 1000;
-// See PlanWait().
+// A deadline that is farther away than this is watched with the coarse clock; see PlanWait().
 constexpr int64_t kFarDeadlineNs = 1000 * 1000 * 1000;
 constexpr int64_t kNapNs = 500 * 1000 * 1000;
+// The coarse clock moves with the kernel's tick, which comes every 1 to 10 ms and late at times.
+constexpr int64_t kCoarseLagNs = os::kCoarseClockLags ? 50 * 1000 * 1000 : 0;
 // One turn in so many checks that one of its events is of the file that was watched; see Audit().
 constexpr int64_t kTurnsPerAudit = 1024;
 static_assert((kTurnsPerAudit & (kTurnsPerAudit - 1)) == 0);
@@ -57,7 +61,10 @@ uint8_t EffectiveInterest(const WatchSlot& slot) {
 }  // namespace
 
 EventLoop::Impl::Impl(const EventLoopOptions& options, std::unique_ptr<Poller> poller)
-    : options_(options), poller_(std::move(poller)), timers_(os::SteadyNanos()) {
+    : options_(options),
+      poller_(std::move(poller)),
+      changes_are_free_(poller_->changes_are_free()),
+      timers_(os::SteadyNanos()) {
   batch_.events.resize(std::max(options.initial_batch, 1));
 }
 
@@ -74,15 +81,17 @@ absl::Status EventLoop::Impl::Begin(int fd, const FdWatchOptions& options) {
   WatchSlot* slot = table_.Ensure(fd);
   if (slot == nullptr) return absl::ResourceExhaustedError(absl::StrCat("memory to watch fd ", fd));
   if (slot->watched()) return absl::AlreadyExistsError(absl::StrCat("fd ", fd, " is watched"));
+  if (!table_.SetRare(slot, {options.on_writable, options.on_error})) {
+    return absl::ResourceExhaustedError(absl::StrCat("memory to watch fd ", fd));
+  }
   ++slot->generation;
   slot->wanted = (options.read && options.on_readable != nullptr ? kPollRead : 0) |
                  (options.write && options.on_writable != nullptr ? kPollWrite : 0) |
                  (options.urgent && options.on_error != nullptr ? kPollUrgent : 0);
-  slot->flags = (slot->flags & kChanged) | (options.background ? kBackground : 0) |
-                (options.exclusive ? kExclusive : 0) | (options.sole_owner ? kSoleOwner : 0);
+  slot->flags = (options.background ? kBackground : 0) | (options.exclusive ? kExclusive : 0) |
+                (options.sole_owner ? kSoleOwner : 0);
   slot->context = options.context;
   slot->on_readable = options.on_readable;
-  table_.Rest(fd) = {options.on_writable, options.on_error};
   if (slot->wanted != 0) {
     if (absl::Status status = Submit(fd, slot, slot->wanted); !status.ok()) {
       slot->wanted = 0;
@@ -109,14 +118,13 @@ void EventLoop::Impl::End(int fd) {
     const bool skip = (slot.flags & kSoleOwner) != 0 && poller_->close_removes();
     if (!skip && !stamp_.forked()) poller_->Remove(fd, slot.kernel).IgnoreError();  // counted
   }
-  slot.wanted = slot.armed = slot.kernel = 0;
-  slot.flags &= kChanged;
+  slot.wanted = slot.armed = slot.kernel = slot.flags = 0;
 }
 
 void EventLoop::Impl::Enable(int fd, uint8_t direction) {
   WatchSlot& slot = table_.Get(fd);
   POSTHOUSE_CHECK(
-      (direction == kPollRead ? slot.on_readable : table_.Rest(fd).on_writable) != nullptr,
+      (direction == kPollRead ? slot.on_readable : table_.Rare(slot).on_writable) != nullptr,
       "interest in a direction without a handler");
   slot.wanted |= direction;
   slot.flags &= ~kOut;
@@ -138,9 +146,9 @@ void EventLoop::Impl::VerifyBeforeWait(int fd) {
 void EventLoop::Impl::SetHandlers(int fd, EventHandler on_readable, EventHandler on_writable,
                                   EventHandler on_error, void* context) {
   WatchSlot& slot = table_.Get(fd);
+  if (!table_.SetRare(&slot, {on_writable, on_error})) throw std::bad_alloc();
   slot.context = context;
   slot.on_readable = on_readable;
-  table_.Rest(fd) = {on_writable, on_error};
   if (on_readable == nullptr) slot.wanted &= ~kPollRead;
   if (on_writable == nullptr) slot.wanted &= ~kPollWrite;
   if (on_error == nullptr) slot.wanted &= ~kPollUrgent;
@@ -150,8 +158,7 @@ void EventLoop::Impl::SetHandlers(int fd, EventHandler on_readable, EventHandler
 // --- Changes of interest ---
 
 void EventLoop::Impl::NoteChange(int fd, WatchSlot* slot) {
-  if ((slot->flags & kChanged) != 0) return;
-  slot->flags |= kChanged;
+  if (slot->next_changed != WatchSlot::kNotInList) return;
   slot->next_changed = changed_;
   changed_ = fd;
 }
@@ -159,11 +166,11 @@ void EventLoop::Impl::NoteChange(int fd, WatchSlot* slot) {
 void EventLoop::Impl::ApplyChanges() {
   retry_wanted_ = false;
   int fd = changed_;
-  changed_ = -1;
+  changed_ = WatchSlot::kEndOfList;
   while (fd >= 0) {
     WatchSlot& slot = table_.Get(fd);
     const int next = slot.next_changed;
-    slot.flags &= ~kChanged;
+    slot.next_changed = WatchSlot::kNotInList;
     if (slot.watched()) Apply(fd, &slot);
     fd = next;
   }
@@ -173,13 +180,16 @@ void EventLoop::Impl::Apply(int fd, WatchSlot* slot) {
   if ((slot->flags & kVerify) != 0) Verify(fd, slot);
   const uint8_t interest = EffectiveInterest(*slot);
   slot->armed = interest;
-  const bool must = (slot->flags & kMustApply) != 0;
+  const uint8_t superfluous = slot->kernel & ~interest & kConditions;
+  const bool exact = (slot->flags & kMustApply) != 0 || (changes_are_free_ && superfluous != 0);
   slot->flags &= ~kMustApply;
   if ((slot->flags & kAlwaysReady) != 0) return;
-  if ((interest & ~slot->kernel) == 0 && !must) return;
+  if ((interest & ~slot->kernel) == 0 && !exact) return;
   uint8_t target = interest;
-  if (target == 0 && (slot->flags & kOut) == 0 && table_.Rest(fd).on_error != nullptr) {
+  if (target == 0 && (slot->flags & kOut) == 0 && table_.Rare(*slot).on_error != nullptr) {
     target = kPollError;
+  } else if (!exact && (slot->flags & (kShows | kExclusive)) == 0) {
+    target |= superfluous;  // a direction that comes and goes costs one call in its life
   }
   const absl::Status status = Submit(fd, slot, target);
   if (status.ok()) return;
@@ -289,15 +299,16 @@ inline void EventLoop::Impl::Dispatch(const ReadyEvent& event) {
   }
   if ((ready & kPollWrite) != 0) {
     if (ABSL_PREDICT_TRUE((slot->wanted & kPollWrite) != 0)) {
-      Call(table_.Rest(event.fd).on_writable, kEventWrite, slot->context);
+      Call(table_.Rare(*slot).on_writable, kEventWrite, slot->context);
     } else {
       ++counters_.stale_events;
     }
   }
 }
 
-absl::Status EventLoop::Impl::RunOnce(absl::Duration max_wait) {
-  if (in_turn_) {
+ABSL_ATTRIBUTE_ALWAYS_INLINE
+inline absl::Status EventLoop::Impl::Turn(absl::Duration max_wait) {
+  if (ABSL_PREDICT_FALSE(in_turn_)) {
     return absl::FailedPreconditionError("RunOnce() was called from inside a handler");
   }
   POSTHOUSE_CHECK(!stamp_.forked(), "a forked child must call AfterFork() on its event loop first");
@@ -308,7 +319,7 @@ absl::Status EventLoop::Impl::RunOnce(absl::Duration max_wait) {
   if (ABSL_PREDICT_FALSE(rebuild_wanted_)) {
     if (absl::Status status = Rebuild(); !status.ok()) return status;
   }
-  if (absl::Status status = Wait(max_wait); ABSL_PREDICT_FALSE(!status.ok())) return status;
+  if (ABSL_PREDICT_FALSE(!Wait(max_wait))) return batch_.error;
   if (timers_.pending() > 0) RunTimers();
   if (ABSL_PREDICT_FALSE((counters_.turns & (kTurnsPerAudit - 1)) == 0)) Audit();
   busy_ = batch_.count > 0;
@@ -318,40 +329,68 @@ absl::Status EventLoop::Impl::RunOnce(absl::Duration max_wait) {
   return absl::OkStatus();
 }
 
-absl::Status EventLoop::Impl::Wait(absl::Duration max_wait) {
-  const size_t capacity = batch_.events.size();
-  if (batch_.count == static_cast<int>(capacity) &&
-      capacity < static_cast<size_t>(options_.max_batch)) {
-    batch_.events.resize(std::min<size_t>(capacity * 2, options_.max_batch));
+// False if the wait failed for good; the batch has the reason.
+inline bool EventLoop::Impl::Wait(absl::Duration max_wait) {
+  const bool plain = timers_.pending() == 0 && max_wait == absl::InfiniteDuration() &&
+                     !retry_wanted_ && always_ready_.empty() && given_up_.empty() &&
+                     after_wait_ == nullptr &&
+                     batch_.count < static_cast<int>(batch_.events.size());
+  if (ABSL_PREDICT_FALSE(!plain)) return WaitByPlan(max_wait);
+  ForgetTime();
+  ++counters_.waits;
+  if (ABSL_PREDICT_FALSE(!poller_->Wait(-1, &batch_))) {
+    return HealFailedWait() && WaitByPlan(max_wait);
   }
-  bool rebuilt = false;
+  counters_.interrupted_waits += batch_.interrupted;
+  return true;
+}
+
+bool EventLoop::Impl::WaitByPlan(absl::Duration max_wait) {
+  if (batch_.count == static_cast<int>(batch_.events.size())) GrowBatch();
   for (;;) {
-    const bool plain = timers_.pending() == 0 && max_wait == absl::InfiniteDuration() &&
-                       !retry_wanted_ && always_ready_.empty() && given_up_.empty();
-    const WaitPlan plan =
-        ABSL_PREDICT_TRUE(plain) ? WaitPlan{-1, WaitEnd::kLimit} : PlanWait(max_wait);
-    now_is_of_this_turn_ = false;
+    const WaitPlan plan = PlanWait(max_wait);
+    ForgetTime();
     ++counters_.waits;
-    absl::Status status = poller_->Wait(plan.timeout_ns, &batch_);
-    if (ABSL_PREDICT_FALSE(!status.ok())) {
-      batch_.count = 0;
-      if (rebuilt) return status;
-      if (absl::Status again = Rebuild(); !again.ok()) return again;
-      rebuilt = true;
+    if (ABSL_PREDICT_FALSE(!poller_->Wait(plan.timeout_ns, &batch_))) {
+      if (!HealFailedWait()) return false;
     } else if (batch_.count > 0 || batch_.interrupted || !WaitOn(plan, &max_wait)) {
       break;
     }
   }
-  if (batch_.interrupted) ++counters_.interrupted_waits;
+  wait_failed_ = false;
+  counters_.interrupted_waits += batch_.interrupted;
   if (after_wait_ != nullptr) after_wait_(after_wait_context_);
-  return absl::OkStatus();
+  return true;
+}
+
+// A turn full of events asks for a larger batch (EO5).
+void EventLoop::Impl::GrowBatch() {
+  const size_t wanted = std::min<size_t>(batch_.events.size() * 2, options_.max_batch);
+  if (wanted > batch_.events.size()) batch_.events.resize(wanted);
+}
+
+// The first failure is answered by a new set; false after the second in a row (F9).
+bool EventLoop::Impl::HealFailedWait() {
+  batch_.count = 0;
+  if (std::exchange(wait_failed_, true)) {
+    wait_failed_ = false;
+    return false;
+  }
+  if (absl::Status status = Rebuild(); !status.ok()) {
+    wait_failed_ = false;
+    batch_.error = status;
+    return false;
+  }
+  return true;
 }
 
 // How long the kernel may sleep, negative for ever, and what ends the sleep.
 //
 // A wait needs the time only for the first deadline, and a busy loop with that far away does
-// without a reading: it starts with a nap, and asks the clock when nothing has come in it. The
-// latest reading is never later than now, so what it says is due is due.
+// without a reading of the precise clock: it starts with a nap, and asks the clock when nothing has
+// come in it. The coarse clock is behind the precise one, by less than the difference between far
+// and a nap unless the system stands still. The latest reading is never later than now, so what it
+// says is due is due.
 EventLoop::Impl::WaitPlan EventLoop::Impl::PlanWait(absl::Duration max_wait) {
   if (max_wait <= absl::ZeroDuration() || SomethingIsReadyAnyway()) return {0, WaitEnd::kLimit};
   const bool unlimited = max_wait == absl::InfiniteDuration();
@@ -363,7 +402,7 @@ EventLoop::Impl::WaitPlan EventLoop::Impl::PlanWait(absl::Duration max_wait) {
   if (retry_wanted_) limit = std::min(limit, kRetryNs);
   if (timers_.pending() == 0) return {limit, WaitEnd::kLimit};
   int64_t deadline = timers_.NextDeadline();
-  if (unlimited && busy_ && now_is_of_this_turn_ && deadline - now_ > kFarDeadlineNs) {
+  if (unlimited && busy_ && deadline - os::CoarseSteadyNanos() > kFarDeadlineNs) {
     return {std::min(limit, kNapNs), WaitEnd::kNap};
   }
   if (deadline > now_) now_ = os::SteadyNanos();
@@ -403,9 +442,19 @@ int64_t EventLoop::Impl::now_ns() {
   return now_;
 }
 
-void EventLoop::Impl::RunTimers() {
+int64_t EventLoop::Impl::coarse_now_ns() {
+  if (!coarse_is_of_this_turn_) {
+    coarse_now_ = os::CoarseSteadyNanos();
+    coarse_is_of_this_turn_ = true;
+  }
+  return coarse_now_ + kCoarseLagNs;
+}
+
+inline void EventLoop::Impl::RunTimers() {
+  const int64_t deadline = timers_.NextDeadline();
+  if (deadline - coarse_now_ns() > kFarDeadlineNs) return;
   const int64_t now = now_ns();
-  if (now >= timers_.NextDeadline()) timers_.RunDue(now, options_.max_timers_per_turn, &meter_);
+  if (now >= deadline) timers_.RunDue(now, options_.max_timers_per_turn, &meter_);
 }
 
 // Finds what Verify() finds, without a suspicion. Once in a thousand turns is cheap, and a loop
@@ -432,9 +481,9 @@ uint32_t EventLoop::Impl::DispatchUnusual(const ReadyEvent& event, WatchSlot* sl
       tell = true;
     }
   }
-  if ((ready & ~slot->armed & (kDirections | kPollUrgent)) != 0) slot->flags |= kMustApply;
+  if ((ready & ~slot->armed & kConditions) != 0) slot->flags |= kMustApply | kShows;
   if ((slot->flags & kMustApply) != 0) NoteChange(event.fd, slot);
-  const EventHandler on_error = table_.Rest(event.fd).on_error;
+  const EventHandler on_error = table_.Rare(*slot).on_error;
   if (tell && on_error != nullptr) Call(on_error, kEventException, slot->context);
   return slot->generation == event.generation ? ready : 0;
 }
@@ -465,7 +514,7 @@ void EventLoop::Impl::DispatchGivenUp() {
   given_up.swap(given_up_);
   for (const auto& [fd, generation] : given_up) {
     const WatchSlot& slot = table_.Get(fd);
-    const EventHandler on_error = table_.Rest(fd).on_error;
+    const EventHandler on_error = table_.Rare(slot).on_error;
     if (slot.generation == generation && on_error != nullptr) {
       Call(on_error, kEventException, slot.context);
     }
@@ -487,7 +536,7 @@ absl::Status EventLoop::Impl::Drain(absl::Duration limit) {
       });
     }
     if (!anything || left <= absl::ZeroDuration()) return absl::OkStatus();
-    if (absl::Status status = RunOnce(left); !status.ok()) return status;
+    if (absl::Status status = Turn(left); !status.ok()) return status;
   }
 }
 
@@ -547,7 +596,7 @@ absl::StatusOr<FdWatch> EventLoop::Watch(int fd, const FdWatchOptions& options) 
   return FdWatch(this, fd);
 }
 
-absl::Status EventLoop::RunOnce(absl::Duration max_wait) { return impl_->RunOnce(max_wait); }
+absl::Status EventLoop::RunOnce(absl::Duration max_wait) { return impl_->Turn(max_wait); }
 
 absl::Status EventLoop::Drain(absl::Duration limit) { return impl_->Drain(limit); }
 
@@ -556,6 +605,8 @@ absl::Status EventLoop::AfterFork() { return impl_->AfterFork(); }
 absl::Status EventLoop::TakeWatchError() { return impl_->TakeWatchError(); }
 
 int64_t EventLoop::now_ns() const { return impl_->now_ns(); }
+
+int64_t EventLoop::coarse_now_ns() const { return impl_->coarse_now_ns(); }
 
 Backend EventLoop::backend() const { return impl_->backend(); }
 

@@ -21,8 +21,8 @@
 // System calls: Watch() enters the descriptor into the kernel's set at once, so that its errors
 // come back here; later interest changes are collected and their net effect is applied just before
 // the next wait (EO21), so enabling and disabling in one turn costs none.
-// Memory: at most 64 bytes per watched descriptor, handlers and context included; no allocation
-// and no hash on the path of a ready event.
+// Memory: 48 bytes per watched descriptor, handlers and context included; no allocation and no hash
+// on the path of a ready event.
 //
 // Thread: one. Fork: the child calls AfterFork() before anything else on this loop; forgetting it
 // is a broken contract that RunOnce() detects (EO16). Close-on-exec: all of its descriptors.
@@ -117,9 +117,16 @@ class EventLoop {
   absl::Status TakeWatchError();
 
   // The steady time of this turn; nanoseconds, the clock of os::SteadyNanos(). It is read at most
-  // once per turn: after the wait if timers are pending, else when it is first asked for. Outside a
-  // turn it is that of the latest one.
+  // once per turn: after the wait if a timer may be due within a second, else when it is first
+  // asked for. Outside a turn it is that of the latest one.
   int64_t now_ns() const;
+
+  // The same for less: a moment that is not before the beginning of this turn and at most 50 ms
+  // after it, by the kernel's coarse clock where there is one. For limits of seconds that are
+  // pushed back at every event, where reading the clock would be most of the work:
+  //
+  //   idle_timer_.StartAt(loop.coarse_now_ns() + idle_limit_ns);
+  int64_t coarse_now_ns() const;
 
   // The backend in use.
   Backend backend() const;

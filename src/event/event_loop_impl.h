@@ -4,10 +4,11 @@
 //
 // Interest is kept three times per watch (watch_table.h): `wanted` follows the owner at once and
 // costs nothing; ApplyChanges() looks at what has changed just before the wait and tells the kernel
-// what it does not know yet. Interest that has only shrunk is left in the kernel until an unwanted
-// event shows, so that pausing and going on costs nothing either. `armed` is what was wanted when
-// the wait was entered, and nothing else is delivered in that turn (EO7), which also makes the
-// backends agree whatever is left in their kernels.
+// what it does not know yet. Interest that is not wanted any more is left in the kernel until an
+// unwanted event shows, so that pausing and going on, or turning from reading to writing and back,
+// costs nothing either; a watch to which that has happened is kept exact from then on. `armed` is
+// what was wanted when the wait was entered, and nothing else is delivered in that turn (EO7),
+// which also makes the backends agree whatever is left in their kernels.
 
 #ifndef POSTHOUSE_EVENT_EVENT_LOOP_IMPL_H_
 #define POSTHOUSE_EVENT_EVENT_LOOP_IMPL_H_
@@ -47,11 +48,12 @@ class EventLoop::Impl {
                    EventHandler on_error, void* context);
 
   // For EventLoop; see event_loop.h.
-  absl::Status RunOnce(absl::Duration max_wait);
+  absl::Status Turn(absl::Duration max_wait);
   absl::Status Drain(absl::Duration limit);
   absl::Status AfterFork();
   absl::Status TakeWatchError() { return std::exchange(watch_error_, absl::OkStatus()); }
   int64_t now_ns();
+  int64_t coarse_now_ns();
   Backend backend() const { return poller_->backend(); }
   const EventLoopCounters& counters();
   std::vector<std::string> DescribeWatches() const;
@@ -77,7 +79,11 @@ class EventLoop::Impl {
   void AddAllAgain();
 
   // The wait.
-  absl::Status Wait(absl::Duration max_wait);
+  bool Wait(absl::Duration max_wait);
+  bool WaitByPlan(absl::Duration max_wait);
+  void GrowBatch();
+  bool HealFailedWait();
+  void ForgetTime() { now_is_of_this_turn_ = coarse_is_of_this_turn_ = false; }
   enum class WaitEnd { kLimit, kNap, kTimer };
   struct WaitPlan {
     int64_t timeout_ns;
@@ -99,6 +105,7 @@ class EventLoop::Impl {
 
   const EventLoopOptions options_;
   std::unique_ptr<Poller> poller_;
+  const bool changes_are_free_;
   WatchTable table_;
   TimerQueue timers_;
   ForkStamp stamp_;
@@ -110,13 +117,16 @@ class EventLoop::Impl {
   std::vector<int> always_ready_;                   // files that cannot be polled (EO27)
   std::vector<std::pair<int, uint32_t>> given_up_;  // to be told, with their generations
   absl::Status watch_error_;
-  int changed_ = -1;  // head of the list in the slots
-  int64_t now_ = 0;   // the latest reading of the clock
+  int changed_ = WatchSlot::kEndOfList;  // head of the list in the slots
+  int64_t now_ = 0;                      // the latest reading of the clock
+  int64_t coarse_now_ = 0;
   bool now_is_of_this_turn_ = false;
+  bool coarse_is_of_this_turn_ = false;
   bool in_turn_ = false;
   bool busy_ = false;            // the latest turn called descriptor handlers
   bool rebuild_wanted_ = false;  // the kernel's set holds what we cannot remove
   bool retry_wanted_ = false;    // a change failed for lack of memory
+  bool wait_failed_ = false;     // and the set was made anew since
 };
 
 }  // namespace posthouse

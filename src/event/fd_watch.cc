@@ -9,7 +9,7 @@
 namespace posthouse {
 
 // The budget of a descriptor, function and context included.
-static_assert(WatchTable::kBytesPerWatch + sizeof(FdWatch) <= 64);
+static_assert(WatchTable::kBytesPerWatch + sizeof(FdWatch) <= 48);
 
 FdWatch& FdWatch::operator=(FdWatch&& other) noexcept {
   if (this != &other) {

@@ -53,6 +53,7 @@ struct ReadyBatch {
   std::vector<ReadyEvent> events;
   int count = 0;
   bool interrupted = false;  // by a signal; count is 0 then (E26)
+  absl::Status error;        // why Wait() returned false; otherwise what it was before
 };
 
 struct PollerCounters {
@@ -80,8 +81,13 @@ class Poller {
   virtual absl::Status Remove(int fd, uint32_t from) = 0;
 
   // Waits up to `timeout_ns` (negative: without a limit), rounded up to the grain of the kernel's
-  // clock (F21) and clamped (F18): returning early with nothing is legal.
-  virtual absl::Status Wait(int64_t timeout_ns, ReadyBatch* batch) = 0;
+  // clock (F21) and clamped (F18): returning early with nothing is legal. False if the call failed,
+  // with the reason in the batch: a status of its own for every turn would be felt.
+  virtual bool Wait(int64_t timeout_ns, ReadyBatch* batch) = 0;
+
+  // Whether a change of interest costs next to nothing, so that there is no reason to leave in the
+  // set what is not wanted any more.
+  virtual bool changes_are_free() const = 0;
 
   // Whether close(2) of the last descriptor of a file ends its membership by itself.
   virtual bool close_removes() const = 0;

@@ -67,7 +67,7 @@ class SelectPoller : public Poller {
     return absl::OkStatus();
   }
 
-  absl::Status Wait(int64_t timeout_ns, ReadyBatch* batch) override {
+  bool Wait(int64_t timeout_ns, ReadyBatch* batch) override {
     fd_set readable = readable_;
     fd_set writable = writable_;
     fd_set urgent = urgent_;
@@ -80,11 +80,14 @@ class SelectPoller : public Poller {
         os::Select(end_, &readable, &writable, &urgent, timeout_ns < 0 ? nullptr : &timeout);
     batch->interrupted = found < 0 && errno == EINTR;
     if (found < 0) {
-      return batch->interrupted ? absl::OkStatus() : absl::ErrnoToStatus(errno, "select");
+      if (!batch->interrupted) batch->error = absl::ErrnoToStatus(errno, "select");
+      return batch->interrupted;
     }
     if (found > 0 || probed_count_ > 0) Collect(readable, writable, urgent, batch);
-    return absl::OkStatus();
+    return true;
   }
+
+  bool changes_are_free() const override { return true; }
 
   bool close_removes() const override { return false; }
 

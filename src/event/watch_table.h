@@ -4,6 +4,9 @@
 // valid while handlers make it grow (F3), and a number costs kBytesPerWatch whether numbers are
 // dense or one is 15000.
 //
+// The handlers that are called seldom are kept once per pair and not once per watch: thousands of
+// connections share them, and a program has as many pairs as its code spells out.
+//
 // Thread: one. Errors: Ensure() returns null when there is no memory.
 
 #ifndef POSTHOUSE_EVENT_WATCH_TABLE_H_
@@ -30,24 +33,30 @@ struct WatchSlot {
   uint8_t wanted = 0;
   uint8_t armed = 0;
   uint8_t kernel = 0;
-  uint8_t reserved = 0;
-  uint16_t flags = 0;
+  uint8_t flags = 0;
+  uint16_t rare = 0;           // the number of its RareHandlers
   uint16_t ended_in_turn = 0;  // low bits of the turn in which the latest watch ended
-  int32_t next_changed = -1;   // links the slots whose interest is to be looked at before the wait
+  // Links the slots whose interest is to be looked at before the wait.
+  int32_t next_changed = kNotInList;
   void* context = nullptr;
   EventHandler on_readable = nullptr;
+
+  static constexpr int32_t kNotInList = -2;
+  static constexpr int32_t kEndOfList = -1;
 
   bool watched() const { return (generation & 1) != 0; }
 };
 
-struct WatchSlotRest {
+struct RareHandlers {
   EventHandler on_writable = nullptr;
   EventHandler on_error = nullptr;
+
+  bool operator==(const RareHandlers&) const = default;
 };
 
 class WatchTable {
  public:
-  static constexpr size_t kBytesPerWatch = sizeof(WatchSlot) + sizeof(WatchSlotRest);
+  static constexpr size_t kBytesPerWatch = sizeof(WatchSlot);
 
   // Null: a number for which Ensure() has not been called.
   WatchSlot* Find(int fd) const {
@@ -61,9 +70,20 @@ class WatchTable {
     return chunks_[static_cast<unsigned>(fd) / kPerChunk]
         ->slots[static_cast<unsigned>(fd) % kPerChunk];
   }
-  WatchSlotRest& Rest(int fd) const {
-    return chunks_[static_cast<unsigned>(fd) / kPerChunk]
-        ->rests[static_cast<unsigned>(fd) % kPerChunk];
+  const RareHandlers& Rare(const WatchSlot& slot) const { return rare_[slot.rare]; }
+
+  // Gives the slot these handlers; false when there is no memory.
+  bool SetRare(WatchSlot* slot, const RareHandlers& handlers) {
+    // Mostly those of the watch before.
+    if (latest_rare_ < rare_count_ && rare_[latest_rare_] == handlers) {
+      slot->rare = latest_rare_;
+      return true;
+    }
+    const RareHandlers* const first = rare_.get();
+    const size_t number = std::find(first, first + rare_count_, handlers) - first;
+    if (number == rare_count_ && !AppendRare(handlers)) return false;
+    slot->rare = latest_rare_ = static_cast<uint16_t>(number);
+    return true;
   }
 
   // Makes room. REQUIRES: fd >= 0.
@@ -89,10 +109,26 @@ class WatchTable {
  private:
   static constexpr size_t kPerChunk = 64;
 
+  // Numbers of pairs fit WatchSlot::rare.
+  static constexpr size_t kMostPairs = 65536;
+
   struct alignas(64) Chunk {
     WatchSlot slots[kPerChunk];
-    WatchSlotRest rests[kPerChunk];
   };
+
+  bool AppendRare(const RareHandlers& handlers) {
+    if (rare_count_ == rare_capacity_) {
+      const size_t capacity = std::max<size_t>(rare_capacity_ * 2, 8);
+      if (capacity > kMostPairs) return false;
+      std::unique_ptr<RareHandlers[]> grown(new (std::nothrow) RareHandlers[capacity]);
+      if (grown == nullptr) return false;
+      std::copy_n(rare_.get(), rare_count_, grown.get());
+      rare_ = std::move(grown);
+      rare_capacity_ = capacity;
+    }
+    rare_[rare_count_++] = handlers;
+    return true;
+  }
 
   bool GrowDirectory(size_t wanted) {
     const size_t count = std::max(wanted, chunk_count_ * 2);
@@ -107,10 +143,14 @@ class WatchTable {
 
   std::unique_ptr<std::unique_ptr<Chunk>[]> chunks_;
   size_t chunk_count_ = 0;
+  std::unique_ptr<RareHandlers[]> rare_;
+  size_t rare_count_ = 0;
+  size_t rare_capacity_ = 0;
+  uint16_t latest_rare_ = 0;
 };
 
 static_assert(sizeof(WatchSlot) == 32, "half a cache line");
-static_assert(WatchTable::kBytesPerWatch <= 48, "with the FdWatch itself it is 64 bytes");
+static_assert(WatchTable::kBytesPerWatch <= 32, "with the FdWatch itself it is 48 bytes");
 
 }  // namespace posthouse
 

@@ -21,6 +21,24 @@ inline int64_t SteadyNanos() {
   return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
 }
 
+// The same clock as of the kernel's latest tick: several times cheaper to read, never ahead of
+// SteadyNanos(), and behind it by as much as a tick is old (1 to 10 ms). Where a system has no such
+// clock it is SteadyNanos().
+#if defined(CLOCK_MONOTONIC_COARSE)
+inline constexpr clockid_t kCoarseClock = CLOCK_MONOTONIC_COARSE;
+#elif defined(CLOCK_MONOTONIC_FAST)
+inline constexpr clockid_t kCoarseClock = CLOCK_MONOTONIC_FAST;
+#else
+inline constexpr clockid_t kCoarseClock = CLOCK_MONOTONIC;
+#endif
+inline constexpr bool kCoarseClockLags = kCoarseClock != CLOCK_MONOTONIC;
+
+inline int64_t CoarseSteadyNanos() {
+  timespec now = {};
+  ClockGettime(kCoarseClock, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
 // Nanoseconds since the Unix epoch.
 inline int64_t WallNanos() {
   timespec now = {};
