@@ -336,7 +336,7 @@ inline bool EventLoop::Impl::Wait(absl::Duration max_wait) {
                      after_wait_ == nullptr &&
                      batch_.count < static_cast<int>(batch_.events.size());
   if (ABSL_PREDICT_FALSE(!plain)) return WaitByPlan(max_wait);
-  ForgetTime();
+  times_ = {};
   ++counters_.waits;
   if (ABSL_PREDICT_FALSE(!poller_->Wait(-1, &batch_))) {
     return HealFailedWait() && WaitByPlan(max_wait);
@@ -349,7 +349,7 @@ bool EventLoop::Impl::WaitByPlan(absl::Duration max_wait) {
   if (batch_.count == static_cast<int>(batch_.events.size())) GrowBatch();
   for (;;) {
     const WaitPlan plan = PlanWait(max_wait);
-    ForgetTime();
+    times_ = {};
     ++counters_.waits;
     if (ABSL_PREDICT_FALSE(!poller_->Wait(plan.timeout_ns, &batch_))) {
       if (!HealFailedWait()) return false;
@@ -405,12 +405,12 @@ EventLoop::Impl::WaitPlan EventLoop::Impl::PlanWait(absl::Duration max_wait) {
   if (unlimited && busy_ && deadline - os::CoarseSteadyNanos() > kFarDeadlineNs) {
     return {std::min(limit, kNapNs), WaitEnd::kNap};
   }
-  if (deadline > now_) now_ = os::SteadyNanos();
-  if (deadline <= now_) {
-    if (timers_.HasDue(now_)) return {0, WaitEnd::kLimit};
+  if (deadline > latest_now_) latest_now_ = os::SteadyNanos();
+  if (deadline <= latest_now_) {
+    if (timers_.HasDue(latest_now_)) return {0, WaitEnd::kLimit};
     deadline = timers_.NextDeadline();
   }
-  const int64_t left = std::max<int64_t>(deadline - now_, 0);
+  const int64_t left = std::max<int64_t>(deadline - latest_now_, 0);
   return left < limit ? WaitPlan{left, WaitEnd::kTimer} : WaitPlan{limit, WaitEnd::kLimit};
 }
 
@@ -421,7 +421,7 @@ bool EventLoop::Impl::WaitOn(const WaitPlan& plan, absl::Duration* max_wait) {
   if (plan.end == WaitEnd::kLimit) return false;
   busy_ = false;
   if (plan.end == WaitEnd::kNap) return true;
-  const int64_t started = now_;
+  const int64_t started = latest_now_;
   const int64_t now = now_ns();
   if (now <= started || timers_.HasDue(now)) return false;
   *max_wait -= absl::Nanoseconds(now - started);
@@ -434,20 +434,10 @@ bool EventLoop::Impl::SomethingIsReadyAnyway() const {
                      [this](int fd) { return (table_.Get(fd).armed & kDirections) != 0; });
 }
 
-int64_t EventLoop::Impl::now_ns() {
-  if (!now_is_of_this_turn_) {
-    now_ = os::SteadyNanos();
-    now_is_of_this_turn_ = true;
-  }
-  return now_;
-}
+int64_t EventLoop::Impl::ReadNow() { return times_.now_ns = latest_now_ = os::SteadyNanos(); }
 
-int64_t EventLoop::Impl::coarse_now_ns() {
-  if (!coarse_is_of_this_turn_) {
-    coarse_now_ = os::CoarseSteadyNanos();
-    coarse_is_of_this_turn_ = true;
-  }
-  return coarse_now_ + kCoarseLagNs;
+int64_t EventLoop::Impl::ReadCoarseNow() {
+  return times_.coarse_now_ns = os::CoarseSteadyNanos() + kCoarseLagNs;
 }
 
 inline void EventLoop::Impl::RunTimers() {
@@ -587,7 +577,7 @@ absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const EventLoopOpti
   return std::unique_ptr<EventLoop>(new EventLoop(std::move(impl)));
 }
 
-EventLoop::EventLoop(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+EventLoop::EventLoop(std::unique_ptr<Impl> impl) : impl_(std::move(impl)), times_(impl_->times()) {}
 
 EventLoop::~EventLoop() = default;
 
@@ -604,9 +594,9 @@ absl::Status EventLoop::AfterFork() { return impl_->AfterFork(); }
 
 absl::Status EventLoop::TakeWatchError() { return impl_->TakeWatchError(); }
 
-int64_t EventLoop::now_ns() const { return impl_->now_ns(); }
+int64_t EventLoop::ReadNow() const { return impl_->ReadNow(); }
 
-int64_t EventLoop::coarse_now_ns() const { return impl_->coarse_now_ns(); }
+int64_t EventLoop::ReadCoarseNow() const { return impl_->ReadCoarseNow(); }
 
 Backend EventLoop::backend() const { return impl_->backend(); }
 

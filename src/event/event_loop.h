@@ -119,14 +119,20 @@ class EventLoop {
   // The steady time of this turn; nanoseconds, the clock of os::SteadyNanos(). It is read at most
   // once per turn: after the wait if a timer may be due within a second, else when it is first
   // asked for. Outside a turn it is that of the latest one.
-  int64_t now_ns() const;
+  int64_t now_ns() const {
+    const int64_t now = times_->now_ns;
+    return now != 0 ? now : ReadNow();
+  }
 
   // The same for less: a moment that is not before the beginning of this turn and at most 50 ms
   // after it, by the kernel's coarse clock where there is one. For limits of seconds that are
   // pushed back at every event, where reading the clock would be most of the work:
   //
   //   idle_timer_.StartAt(loop.coarse_now_ns() + idle_limit_ns);
-  int64_t coarse_now_ns() const;
+  int64_t coarse_now_ns() const {
+    const int64_t now = times_->coarse_now_ns;
+    return now != 0 ? now : ReadCoarseNow();
+  }
 
   // The backend in use.
   Backend backend() const;
@@ -141,8 +147,18 @@ class EventLoop {
   Impl& impl() { return *impl_; }
 
  private:
+  // What has been read of the clocks in this turn; 0: not yet.
+  struct Times {
+    int64_t now_ns = 0;
+    int64_t coarse_now_ns = 0;
+  };
+
   explicit EventLoop(std::unique_ptr<Impl> impl);
+  int64_t ReadNow() const;
+  int64_t ReadCoarseNow() const;
+
   std::unique_ptr<Impl> impl_;
+  const Times* times_;  // in *impl_
 };
 
 }  // namespace posthouse

@@ -52,8 +52,13 @@ class EventLoop::Impl {
   absl::Status Drain(absl::Duration limit);
   absl::Status AfterFork();
   absl::Status TakeWatchError() { return std::exchange(watch_error_, absl::OkStatus()); }
-  int64_t now_ns();
-  int64_t coarse_now_ns();
+  int64_t now_ns() { return times_.now_ns != 0 ? times_.now_ns : ReadNow(); }
+  int64_t coarse_now_ns() {
+    return times_.coarse_now_ns != 0 ? times_.coarse_now_ns : ReadCoarseNow();
+  }
+  int64_t ReadNow();
+  int64_t ReadCoarseNow();
+  const Times* times() const { return &times_; }
   Backend backend() const { return poller_->backend(); }
   const EventLoopCounters& counters();
   std::vector<std::string> DescribeWatches() const;
@@ -83,7 +88,6 @@ class EventLoop::Impl {
   bool WaitByPlan(absl::Duration max_wait);
   void GrowBatch();
   bool HealFailedWait();
-  void ForgetTime() { now_is_of_this_turn_ = coarse_is_of_this_turn_ = false; }
   enum class WaitEnd { kLimit, kNap, kTimer };
   struct WaitPlan {
     int64_t timeout_ns;
@@ -118,10 +122,8 @@ class EventLoop::Impl {
   std::vector<std::pair<int, uint32_t>> given_up_;  // to be told, with their generations
   absl::Status watch_error_;
   int changed_ = WatchSlot::kEndOfList;  // head of the list in the slots
-  int64_t now_ = 0;                      // the latest reading of the clock
-  int64_t coarse_now_ = 0;
-  bool now_is_of_this_turn_ = false;
-  bool coarse_is_of_this_turn_ = false;
+  Times times_;
+  int64_t latest_now_ = 0;  // the latest reading of the precise clock
   bool in_turn_ = false;
   bool busy_ = false;            // the latest turn called descriptor handlers
   bool rebuild_wanted_ = false;  // the kernel's set holds what we cannot remove

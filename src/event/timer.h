@@ -57,7 +57,7 @@ class Timer {
   // when not pending.
   absl::Duration TimeLeft() const;
 
-  // The moment it is due, on the steady clock. REQUIRES: pending().
+  // The moment it is due, or was due last, on the steady clock. REQUIRES: it has been started.
   int64_t deadline_ns() const { return node_.deadline; }
 
  private:

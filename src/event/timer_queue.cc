@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/numeric/bits.h"
@@ -15,12 +16,14 @@ void MakeEmpty(TimerLink* list) { list->next = list->prev = list; }
 
 bool Empty(const TimerLink& list) { return list.next == &list; }
 
-void Append(TimerLink* list, TimerLink* link) {
-  link->next = list;
-  link->prev = list->prev;
-  list->prev->next = link;
-  list->prev = link;
+void InsertBehind(TimerLink* place, TimerLink* link) {
+  link->next = place->next;
+  link->prev = place;
+  place->next->prev = link;
+  place->next = link;
 }
+
+void Append(TimerLink* list, TimerLink* link) { InsertBehind(list->prev, link); }
 
 // Moves all of `from` behind `list`.
 void Splice(TimerLink* list, TimerLink* from) {
@@ -30,6 +33,11 @@ void Splice(TimerLink* list, TimerLink* from) {
   from->prev->next = list;
   list->prev = from->prev;
   MakeEmpty(from);
+}
+
+void RemoveFirst(TimerLink* list) {
+  list->next = list->next->next;
+  list->next->prev = list;
 }
 
 TimerNode* Node(TimerLink* link) { return static_cast<TimerNode*>(link); }
@@ -53,6 +61,12 @@ TimerLink* MergeChains(TimerLink* a, TimerLink* b) {
   }
   tail->next = a != nullptr ? a : b;
   return head.next;
+}
+
+bool LongerThan(const TimerLink& list, int count) {
+  const TimerLink* link = list.next;
+  while (link != &list && count-- > 0) link = link->next;
+  return link != &list;
 }
 
 bool Sorted(const TimerLink& list) {
@@ -105,26 +119,20 @@ TimerQueue::~TimerQueue() {
   POSTHOUSE_CHECK(pending_ == 0, "an event loop was destroyed before its timers");
 }
 
-void TimerQueue::Request(TimerNode* node, int64_t deadline) {
-  deadline = std::max<int64_t>(deadline, 0);
-  node->request = next_request_++;
+void TimerQueue::Place(TimerNode* node, int64_t deadline) {
   if (node->pending()) {
-    // The bucket that it lies in is not later than the old deadline. Only the sorted list must not
-    // hold a node whose place has changed.
-    if (deadline >= node->deadline && Empty(due_)) {
-      node->deadline = deadline;
-      return;
-    }
     Unlink(node);
   } else {
     ++pending_;
   }
-  node->deadline = deadline;
+  node->deadline = std::max<int64_t>(deadline, 0);
+  node->request = next_request_++;
   Insert(node);
 }
 
 void TimerQueue::Cancel(TimerNode* node) {
   Unlink(node);
+  node->request = 0;
   --pending_;
 }
 
@@ -165,8 +173,8 @@ void TimerQueue::RunDue(int64_t now, int max, HandlerMeter* meter) {
   if (!Empty(due_)) CollectDue(now, limit);  // what was requested since the last run was cut short
   for (int ran = 0; ran < max && (!Empty(due_) || CollectDue(now, limit)); ++ran) {
     TimerNode* node = Node(due_.next);
-    __builtin_prefetch(node->next);
-    Unlink(node);
+    RemoveFirst(&due_);
+    node->request = 0;
     --pending_;
     ++runs_;
     meter->Call(node->handler, kEventTime, node->context);  // may destroy the node
@@ -178,7 +186,7 @@ void TimerQueue::EndRun() {
   running_ = false;
   while (!Empty(postponed_)) {
     TimerNode* node = Node(postponed_.next);
-    Unlink(node);
+    RemoveFirst(&postponed_);
     Insert(node);
   }
   next_deadline_known_ = false;
@@ -218,7 +226,6 @@ void TimerQueue::Unlink(TimerNode* node) {
   TimerLink* const next = node->next;
   prev->next = next;
   next->prev = prev;
-  node->next = node->prev = nullptr;
   if (prev == next && prev >= &wheel_[0] && prev < &wheel_[kLevels * kBuckets]) {
     const ptrdiff_t bucket = prev - &wheel_[0];
     occupied_[bucket >> kDigitBits] &= ~(uint64_t{1} << (bucket & (kBuckets - 1)));
@@ -232,6 +239,8 @@ void TimerQueue::TakeBucket(const Bucket& bucket, TimerLink* list) {
 }
 
 // Brings the wheel forward to the next bucket with something due at `now`; false if there is none.
+// What lies in a bucket comes before everything in later ones, so a short one may be taken whole:
+// what it holds for ticks up to now is due together.
 bool TimerQueue::CollectDue(int64_t now, uint64_t limit) {
   const uint64_t now_tick = static_cast<uint64_t>(std::max<int64_t>(now, 0)) >> kTickBits;
   const bool current_alone = !Empty(due_);
@@ -240,7 +249,9 @@ bool TimerQueue::CollectDue(int64_t now, uint64_t limit) {
     if (current_alone && bucket.start > tick_) return false;
     TimerLink list;
     TakeBucket(bucket, &list);
-    tick_ = std::max(tick_, bucket.start);
+    const uint64_t end = bucket.start + (uint64_t{1} << (kDigitBits * bucket.level)) - 1;
+    const bool at_once = bucket.level > 0 && !LongerThan(list, kNodesSortedAtOnce);
+    tick_ = std::max(tick_, at_once ? std::min(end, now_tick) : bucket.start);
     SortDue(&list, now, limit);
     if (!Empty(list)) {
       MergeIntoDue(&list);
@@ -252,25 +263,43 @@ bool TimerQueue::CollectDue(int64_t now, uint64_t limit) {
   return false;
 }
 
-// Keeps in `list`, sorted, what is due; the rest goes to where it belongs now.
-void TimerQueue::SortDue(TimerLink* list, int64_t now, uint64_t limit) {
-  TimerLink due;
-  MakeEmpty(&due);
-  for (TimerLink* link = list->next; link != list;) {
-    TimerNode* node = Node(link);
-    link = link->next;
-    if (static_cast<uint64_t>(node->deadline) >> kTickBits > tick_ || node->deadline > now) {
-      const bool running = running_;
-      running_ = false;  // it is not new, it was only brought forward
-      Insert(node);
-      running_ = running;
-    } else {
-      Append(node->request >= limit ? &postponed_ : &due, node);
-    }
+// Puts a node behind `place` if it is due, else to where it belongs now.
+inline void TimerQueue::Sift(TimerNode* node, int64_t now, uint64_t limit, TimerLink* place) {
+  if (static_cast<uint64_t>(node->deadline) >> kTickBits > tick_ || node->deadline > now) {
+    Insert(node);
+  } else if (node->request >= limit) {
+    Append(&postponed_, node);
+  } else {
+    InsertBehind(place, node);
   }
-  Sort(&due);
+}
+
+// Keeps in `list`, sorted, what is due; the rest goes to where it belongs now. The nodes lie
+// scattered over memory and each is mostly a miss of the cache, so the list is walked from both
+// ends: two chains of loads overlap.
+void TimerQueue::SortDue(TimerLink* list, int64_t now, uint64_t limit) {
+  TimerLink head, tail;  // due, in the order of the list
+  MakeEmpty(&head);
+  MakeEmpty(&tail);
+  const bool running = std::exchange(running_, false);  // these are not new, only brought forward
+  TimerLink* front = list->next;
+  TimerLink* back = list->prev;
+  for (bool more = front != list; more;) {
+    TimerNode* const first = Node(front);
+    TimerNode* const last = Node(back);
+    front = first->next;
+    back = last->prev;
+    __builtin_prefetch(front);
+    __builtin_prefetch(back);
+    more = first != last && front != last;
+    Sift(first, now, limit, head.prev);
+    if (first != last) Sift(last, now, limit, &tail);
+  }
+  running_ = running;
+  Splice(&head, &tail);
+  Sort(&head);
   MakeEmpty(list);
-  Splice(list, &due);
+  Splice(list, &head);
 }
 
 void TimerQueue::MergeIntoDue(TimerLink* sorted) {

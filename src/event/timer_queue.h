@@ -29,19 +29,25 @@
 
 namespace posthouse {
 
+struct TimerNode;
+
+// A ring of nodes with one of its own.
 struct TimerLink {
-  TimerLink* next = nullptr;
-  TimerLink* prev = nullptr;
+  TimerLink* next;
+  TimerLink* prev;
 };
 
-// Pending exactly if it is linked.
-struct TimerNode : TimerLink {
+// What pushing a deadline back touches comes first, so that it is one cache line mostly.
+struct TimerKey {
   int64_t deadline = 0;  // steady nanoseconds
-  uint64_t request = 0;  // counts requests over the whole queue
+  uint64_t request = 0;  // counts requests over the whole queue; 0: not pending
+};
+
+struct TimerNode : TimerKey, TimerLink {
   EventHandler handler = nullptr;
   void* context = nullptr;
 
-  bool pending() const { return next != nullptr; }
+  bool pending() const { return request != 0; }
 };
 
 class TimerQueue {
@@ -54,7 +60,16 @@ class TimerQueue {
 
   // Requests a call at `deadline`, instead of an earlier request of this node if there is one. A
   // deadline in the past is legal.
-  void Request(TimerNode* node, int64_t deadline);
+  void Request(TimerNode* node, int64_t deadline) {
+    // The bucket that it lies in is not later than the old deadline. Only the sorted list must not
+    // hold a node whose place has changed.
+    if (deadline >= node->deadline && node->pending() && due_.next == &due_) {
+      node->deadline = deadline;
+      node->request = next_request_++;
+    } else {
+      Place(node, deadline);
+    }
+  }
 
   // REQUIRES: node->pending().
   void Cancel(TimerNode* node);
@@ -84,6 +99,8 @@ class TimerQueue {
   static constexpr int kLevels = 8;  // 20 + 8 * 6 bits hold every int64
   // How much of a bucket is searched for the first deadline in it.
   static constexpr int kNodesLookedAt = 256;
+  // A bucket with no more than this is sorted as it is, without being spread over finer ones first.
+  static constexpr int kNodesSortedAtOnce = 64;
 
   struct Bucket {
     int level;
@@ -91,11 +108,13 @@ class TimerQueue {
     uint64_t start;  // its first tick
   };
 
+  void Place(TimerNode* node, int64_t deadline);
   bool FirstBucket(Bucket* bucket) const;
   void Insert(TimerNode* node);
   void Unlink(TimerNode* node);
   void TakeBucket(const Bucket& bucket, TimerLink* list);
   bool CollectDue(int64_t now, uint64_t limit);
+  void Sift(TimerNode* node, int64_t now, uint64_t limit, TimerLink* place);
   void SortDue(TimerLink* list, int64_t now, uint64_t limit);
   void MergeIntoDue(TimerLink* sorted);
   void EndRun();
