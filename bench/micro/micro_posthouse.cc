@@ -82,9 +82,7 @@ class PosthouseAdapter {
         : timer_(
               adapter->loop_.get(), [](int, void* t) { static_cast<Target*>(t)->OnTimer(); },
               target) {}
-    void Set(PosthouseAdapter* adapter, Delay delay) {
-      timer_.StartAt(adapter->loop_->now_ns() + delay);
-    }
+    void Set(PosthouseAdapter* adapter, Delay delay) { adapter->loop_->PushBack(&timer_, delay); }
     void Cancel(PosthouseAdapter* /*adapter*/) { timer_.Cancel(); }
 
    private:

@@ -42,8 +42,8 @@ constexpr int64_t kRetryNs = 100 * 1000 * 1000;
 // A deadline that is farther away than this is watched with the coarse clock; see PlanWait().
 constexpr int64_t kFarDeadlineNs = 1000 * 1000 * 1000;
 constexpr int64_t kNapNs = 500 * 1000 * 1000;
-// The coarse clock moves with the kernel's tick, which comes every 1 to 10 ms and late at times.
-constexpr int64_t kCoarseLagNs = os::kCoarseClockLags ? 50 * 1000 * 1000 : 0;
+constexpr int kFewestTurnsBetweenGlances = 16;
+constexpr int kMostTurnsBetweenGlances = 1024;
 // One turn in so many checks that one of its events is of the file that was watched; see Audit().
 constexpr int64_t kTurnsPerAudit = 1024;
 static_assert((kTurnsPerAudit & (kTurnsPerAudit - 1)) == 0);
@@ -60,11 +60,13 @@ uint8_t EffectiveInterest(const WatchSlot& slot) {
 
 }  // namespace
 
-EventLoop::Impl::Impl(const EventLoopOptions& options, std::unique_ptr<Poller> poller)
+EventLoop::Impl::Impl(const EventLoopOptions& options, std::unique_ptr<Poller> poller,
+                      TurnClock* clock, TimerQueue* timers)
     : options_(options),
+      clock_(*clock),
+      timers_(*timers),
       poller_(std::move(poller)),
-      changes_are_free_(poller_->changes_are_free()),
-      timers_(os::SteadyNanos()) {
+      changes_are_free_(poller_->changes_are_free()) {
   batch_.events.resize(std::max(options.initial_batch, 1));
 }
 
@@ -336,7 +338,7 @@ inline bool EventLoop::Impl::Wait(absl::Duration max_wait) {
                      after_wait_ == nullptr &&
                      batch_.count < static_cast<int>(batch_.events.size());
   if (ABSL_PREDICT_FALSE(!plain)) return WaitByPlan(max_wait);
-  times_ = {};
+  clock_.Forget();
   ++counters_.waits;
   if (ABSL_PREDICT_FALSE(!poller_->Wait(-1, &batch_))) {
     return HealFailedWait() && WaitByPlan(max_wait);
@@ -349,11 +351,14 @@ bool EventLoop::Impl::WaitByPlan(absl::Duration max_wait) {
   if (batch_.count == static_cast<int>(batch_.events.size())) GrowBatch();
   for (;;) {
     const WaitPlan plan = PlanWait(max_wait);
-    times_ = {};
+    clock_.Forget();
     ++counters_.waits;
     if (ABSL_PREDICT_FALSE(!poller_->Wait(plan.timeout_ns, &batch_))) {
       if (!HealFailedWait()) return false;
-    } else if (batch_.count > 0 || batch_.interrupted || !WaitOn(plan, &max_wait)) {
+    } else if (batch_.count > 0) {
+      if (plan.end == WaitEnd::kGlance) turns_between_glances_ = kFewestTurnsBetweenGlances;
+      break;
+    } else if (batch_.interrupted || !WaitOn(plan, &max_wait)) {
       break;
     }
   }
@@ -391,6 +396,10 @@ bool EventLoop::Impl::HealFailedWait() {
 // come in it. The coarse clock is behind the precise one, by less than the difference between far
 // and a nap unless the system stands still. The latest reading is never later than now, so what it
 // says is due is due.
+//
+// A wait with a time limit costs the kernel two readings of the clock even if it has something at
+// once; one that does not wait costs none. So a loop that always finds something begins with a
+// glance. One that mostly has to wait finds that out once in a thousand turns.
 EventLoop::Impl::WaitPlan EventLoop::Impl::PlanWait(absl::Duration max_wait) {
   if (max_wait <= absl::ZeroDuration() || SomethingIsReadyAnyway()) return {0, WaitEnd::kLimit};
   const bool unlimited = max_wait == absl::InfiniteDuration();
@@ -403,6 +412,8 @@ EventLoop::Impl::WaitPlan EventLoop::Impl::PlanWait(absl::Duration max_wait) {
   if (timers_.pending() == 0) return {limit, WaitEnd::kLimit};
   int64_t deadline = timers_.NextDeadline();
   if (unlimited && busy_ && deadline - os::CoarseSteadyNanos() > kFarDeadlineNs) {
+    if (turns_until_glance_ == 0) return {0, WaitEnd::kGlance};
+    --turns_until_glance_;
     return {std::min(limit, kNapNs), WaitEnd::kNap};
   }
   if (deadline > latest_now_) latest_now_ = os::SteadyNanos();
@@ -414,15 +425,20 @@ EventLoop::Impl::WaitPlan EventLoop::Impl::PlanWait(absl::Duration max_wait) {
   return left < limit ? WaitPlan{left, WaitEnd::kTimer} : WaitPlan{limit, WaitEnd::kLimit};
 }
 
-// After a wait in which nothing came: whether to go on waiting, because it was only a nap, or
-// because the timer that it was for has been pushed back or cancelled since its bucket was looked
-// at (E23).
+// After a wait in which nothing came: whether to go on waiting, because it was only a glance or a
+// nap, or because the timer that it was for has been pushed back or cancelled since its bucket was
+// looked at (E23).
 bool EventLoop::Impl::WaitOn(const WaitPlan& plan, absl::Duration* max_wait) {
   if (plan.end == WaitEnd::kLimit) return false;
+  if (plan.end == WaitEnd::kGlance) {
+    turns_between_glances_ = std::min(2 * turns_between_glances_, kMostTurnsBetweenGlances);
+    turns_until_glance_ = turns_between_glances_;
+    return true;
+  }
   busy_ = false;
   if (plan.end == WaitEnd::kNap) return true;
   const int64_t started = latest_now_;
-  const int64_t now = now_ns();
+  const int64_t now = latest_now_ = clock_.now_ns();
   if (now <= started || timers_.HasDue(now)) return false;
   *max_wait -= absl::Nanoseconds(now - started);
   return true;
@@ -434,16 +450,10 @@ bool EventLoop::Impl::SomethingIsReadyAnyway() const {
                      [this](int fd) { return (table_.Get(fd).armed & kDirections) != 0; });
 }
 
-int64_t EventLoop::Impl::ReadNow() { return times_.now_ns = latest_now_ = os::SteadyNanos(); }
-
-int64_t EventLoop::Impl::ReadCoarseNow() {
-  return times_.coarse_now_ns = os::CoarseSteadyNanos() + kCoarseLagNs;
-}
-
 inline void EventLoop::Impl::RunTimers() {
   const int64_t deadline = timers_.NextDeadline();
-  if (deadline - coarse_now_ns() > kFarDeadlineNs) return;
-  const int64_t now = now_ns();
+  if (deadline - clock_.coarse_now_ns() > kFarDeadlineNs) return;
+  const int64_t now = latest_now_ = clock_.now_ns();
   if (now >= deadline) timers_.RunDue(now, options_.max_timers_per_turn, &meter_);
 }
 
@@ -573,11 +583,12 @@ std::vector<std::string> EventLoop::Impl::DescribeWatches() const {
 absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const EventLoopOptions& options) {
   absl::StatusOr<std::unique_ptr<Poller>> poller = MakePoller(options.backend);
   if (!poller.ok()) return poller.status();
-  auto impl = std::make_unique<Impl>(options, *std::move(poller));
-  return std::unique_ptr<EventLoop>(new EventLoop(std::move(impl)));
+  return std::unique_ptr<EventLoop>(new EventLoop(options, *std::move(poller)));
 }
 
-EventLoop::EventLoop(std::unique_ptr<Impl> impl) : impl_(std::move(impl)), times_(impl_->times()) {}
+EventLoop::EventLoop(const EventLoopOptions& options, std::unique_ptr<Poller> poller)
+    : timers_(os::SteadyNanos()),
+      impl_(std::make_unique<Impl>(options, std::move(poller), &clock_, &timers_)) {}
 
 EventLoop::~EventLoop() = default;
 
@@ -593,10 +604,6 @@ absl::Status EventLoop::Drain(absl::Duration limit) { return impl_->Drain(limit)
 absl::Status EventLoop::AfterFork() { return impl_->AfterFork(); }
 
 absl::Status EventLoop::TakeWatchError() { return impl_->TakeWatchError(); }
-
-int64_t EventLoop::ReadNow() const { return impl_->ReadNow(); }
-
-int64_t EventLoop::ReadCoarseNow() const { return impl_->ReadCoarseNow(); }
 
 Backend EventLoop::backend() const { return impl_->backend(); }
 

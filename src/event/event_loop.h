@@ -45,8 +45,12 @@
 #include "posthouse/event/event.h"
 #include "posthouse/event/fd_watch.h"
 #include "posthouse/event/timer.h"
+#include "posthouse/event/timer_queue.h"
+#include "posthouse/event/turn_clock.h"
 
 namespace posthouse {
+
+class Poller;
 
 struct EventLoopOptions {
   Backend backend = Backend::kBest;
@@ -119,19 +123,15 @@ class EventLoop {
   // The steady time of this turn; nanoseconds, the clock of os::SteadyNanos(). It is read at most
   // once per turn: after the wait if a timer may be due within a second, else when it is first
   // asked for. Outside a turn it is that of the latest one.
-  int64_t now_ns() const {
-    const int64_t now = times_->now_ns;
-    return now != 0 ? now : ReadNow();
-  }
+  int64_t now_ns() { return clock_.now_ns(); }
 
-  // The same for less: a moment that is not before the beginning of this turn and at most 50 ms
-  // after it, by the kernel's coarse clock where there is one. For limits of seconds that are
-  // pushed back at every event, where reading the clock would be most of the work:
-  //
-  //   idle_timer_.StartAt(loop.coarse_now_ns() + idle_limit_ns);
-  int64_t coarse_now_ns() const {
-    const int64_t now = times_->coarse_now_ns;
-    return now != 0 ? now : ReadCoarseNow();
+  // Starts the timer, or pushes it back, to `delay_ns` after this turn: Timer::Start() for limits
+  // of seconds that begin anew with every event, where reading the clock would be most of the work.
+  // Time is the kernel's coarse clock where there is one: not early, and at most 50 ms late. On a
+  // timer that is pending it is a store.
+  // REQUIRES: a timer of this loop; 0 <= delay_ns < 100 years.
+  void PushBack(Timer* timer, int64_t delay_ns) {
+    timers_.Request(&timer->node_, clock_.coarse_now_ns() + delay_ns);
   }
 
   // The backend in use.
@@ -147,18 +147,13 @@ class EventLoop {
   Impl& impl() { return *impl_; }
 
  private:
-  // What has been read of the clocks in this turn; 0: not yet.
-  struct Times {
-    int64_t now_ns = 0;
-    int64_t coarse_now_ns = 0;
-  };
+  friend class Timer;
 
-  explicit EventLoop(std::unique_ptr<Impl> impl);
-  int64_t ReadNow() const;
-  int64_t ReadCoarseNow() const;
+  EventLoop(const EventLoopOptions& options, std::unique_ptr<Poller> poller);
 
+  TurnClock clock_;
+  TimerQueue timers_;
   std::unique_ptr<Impl> impl_;
-  const Times* times_;  // in *impl_
 };
 
 }  // namespace posthouse

@@ -28,13 +28,17 @@
 #include "posthouse/event/handler_meter.h"
 #include "posthouse/event/poller.h"
 #include "posthouse/event/timer_queue.h"
+#include "posthouse/event/turn_clock.h"
 #include "posthouse/event/watch_table.h"
 
 namespace posthouse {
 
 class EventLoop::Impl {
  public:
-  Impl(const EventLoopOptions& options, std::unique_ptr<Poller> poller);
+  // Borrows the clock and the timers, which are the loop's so that its inline functions get at
+  // them.
+  Impl(const EventLoopOptions& options, std::unique_ptr<Poller> poller, TurnClock* clock,
+       TimerQueue* timers);
   ~Impl();
 
   // For FdWatch.
@@ -52,18 +56,10 @@ class EventLoop::Impl {
   absl::Status Drain(absl::Duration limit);
   absl::Status AfterFork();
   absl::Status TakeWatchError() { return std::exchange(watch_error_, absl::OkStatus()); }
-  int64_t now_ns() { return times_.now_ns != 0 ? times_.now_ns : ReadNow(); }
-  int64_t coarse_now_ns() {
-    return times_.coarse_now_ns != 0 ? times_.coarse_now_ns : ReadCoarseNow();
-  }
-  int64_t ReadNow();
-  int64_t ReadCoarseNow();
-  const Times* times() const { return &times_; }
   Backend backend() const { return poller_->backend(); }
   const EventLoopCounters& counters();
   std::vector<std::string> DescribeWatches() const;
   HandlerMeter& meter() { return meter_; }
-  TimerQueue& timers() { return timers_; }
 
   // For the compatibility interface, whose clock is read right after each wait: called before any
   // handler of the turn.
@@ -88,7 +84,7 @@ class EventLoop::Impl {
   bool WaitByPlan(absl::Duration max_wait);
   void GrowBatch();
   bool HealFailedWait();
-  enum class WaitEnd { kLimit, kNap, kTimer };
+  enum class WaitEnd { kLimit, kGlance, kNap, kTimer };
   struct WaitPlan {
     int64_t timeout_ns;
     WaitEnd end;  // what ends it if nothing comes
@@ -108,10 +104,11 @@ class EventLoop::Impl {
   void Call(EventHandler handler, int event, void* context);
 
   const EventLoopOptions options_;
+  TurnClock& clock_;
+  TimerQueue& timers_;
   std::unique_ptr<Poller> poller_;
   const bool changes_are_free_;
   WatchTable table_;
-  TimerQueue timers_;
   ForkStamp stamp_;
   HandlerMeter meter_;
   EventLoopCounters counters_;
@@ -122,8 +119,9 @@ class EventLoop::Impl {
   std::vector<std::pair<int, uint32_t>> given_up_;  // to be told, with their generations
   absl::Status watch_error_;
   int changed_ = WatchSlot::kEndOfList;  // head of the list in the slots
-  Times times_;
-  int64_t latest_now_ = 0;  // the latest reading of the precise clock
+  int64_t latest_now_ = 0;               // the latest reading of the precise clock
+  int turns_until_glance_ = 0;
+  int turns_between_glances_ = 1;
   bool in_turn_ = false;
   bool busy_ = false;            // the latest turn called descriptor handlers
   bool rebuild_wanted_ = false;  // the kernel's set holds what we cannot remove

@@ -15,8 +15,7 @@ namespace posthouse {
 // What an idle connection with a limit costs beside its watch.
 static_assert(sizeof(Timer) <= 56);
 
-Timer::Timer(EventLoop* loop, EventHandler handler, void* context)
-    : queue_(&loop->impl().timers()) {
+Timer::Timer(EventLoop* loop, EventHandler handler, void* context) : queue_(&loop->timers_) {
   POSTHOUSE_CHECK(handler != nullptr, "a timer needs a handler");
   node_.handler = handler;
   node_.context = context;

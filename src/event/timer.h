@@ -1,7 +1,7 @@
 // Timer is a one-shot timer of an EventLoop, embedded in the object that it times.
 //
 //   Timer idle_timer_{loop, &OnIdle, this};
-//   idle_timer_.Start(absl::Seconds(100));   // again and again: pushing back is a store
+//   idle_timer_.Start(absl::Seconds(100));
 //
 // A timer never runs before its deadline on the steady clock, and at most one grain of the wait
 // after it (1 ms where the kernel's timeout is in milliseconds) plus what handlers take (EO2).
@@ -10,8 +10,9 @@
 // delay (E39); it is not pending any more while its own handler runs (E42).
 //
 // Cost: Start() reads the clock, so that a slow handler does not shorten the delay; StartAt() with
-// EventLoop::now_ns() counts from this turn's time and does not. Neither makes a system call or an
-// allocation, and on a pending timer whose deadline moves back both are a store.
+// EventLoop::now_ns() counts from this turn's time and does not; EventLoop::PushBack() is the
+// cheapest, for limits of seconds. None makes a system call or an allocation, and on a pending
+// timer whose deadline moves back each is a store.
 // Thread, fork: as its loop. Ownership: neither moves nor copies; destroying it cancels it.
 
 #ifndef POSTHOUSE_EVENT_TIMER_H_
@@ -61,6 +62,8 @@ class Timer {
   int64_t deadline_ns() const { return node_.deadline; }
 
  private:
+  friend class EventLoop;
+
   TimerQueue* queue_;
   TimerNode node_;
 };

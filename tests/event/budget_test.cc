@@ -105,7 +105,7 @@ TEST_P(EventLoopBudget, WithFarTimersPendingATurnReadsTheCoarseClockTwiceAndTheO
     for (int i = 0; i < 100; ++i) {
       loop_->RunOnce(absl::InfiniteDuration()).IgnoreError();
       // The idle limit, pushed at each event.
-      timer.StartAt(loop_->coarse_now_ns() + 100000000000);
+      loop_->PushBack(&timer, 100000000000);
     }
   });
   EXPECT_EQ(cost.allocations, 0);
