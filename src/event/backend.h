@@ -12,10 +12,11 @@
 
 namespace posthouse {
 
-// Which poller asks the kernel. kBest is the best one this system has.
-enum class Backend { kBest, kEpoll, kKqueue, kSelect };
+// Which poller asks the kernel. kBest is the best of epoll, kqueue, poll and select that this
+// system has; io_uring is only taken when it is asked for.
+enum class Backend { kBest, kEpoll, kKqueue, kPoll, kSelect, kIoUring };
 
-// "epoll", "kqueue", "select"; "best" for kBest.
+// "epoll", "kqueue", "poll", "select", "io_uring"; "best" for kBest.
 absl::string_view BackendName(Backend backend);
 // The reverse, for options and environment variables; an unknown name is kInvalidArgument.
 absl::StatusOr<Backend> ParseBackend(absl::string_view name);

@@ -107,7 +107,9 @@ absl::StatusOr<std::unique_ptr<Poller>> MakePoller(Backend backend);
 // The makers behind it, one per file; each answers kUnimplemented elsewhere.
 absl::StatusOr<std::unique_ptr<Poller>> MakeEpollPoller();
 absl::StatusOr<std::unique_ptr<Poller>> MakeKqueuePoller();
+absl::StatusOr<std::unique_ptr<Poller>> MakePollPoller();
 absl::StatusOr<std::unique_ptr<Poller>> MakeSelectPoller();
+absl::StatusOr<std::unique_ptr<Poller>> MakeIoUringPoller();
 
 }  // namespace posthouse
 

@@ -17,13 +17,16 @@ struct NamedMaker {
   Backend backend;
   const char* name;
   absl::StatusOr<std::unique_ptr<Poller>> (*make)();
+  bool on_request_only = false;
 };
 
 // Best first.
 constexpr NamedMaker kMakers[] = {
     {Backend::kEpoll, "epoll", &MakeEpollPoller},
     {Backend::kKqueue, "kqueue", &MakeKqueuePoller},
+    {Backend::kPoll, "poll", &MakePollPoller},
     {Backend::kSelect, "select", &MakeSelectPoller},
+    {Backend::kIoUring, "io_uring", &MakeIoUringPoller, /*on_request_only=*/true},
 };
 
 }  // namespace
@@ -40,8 +43,8 @@ absl::StatusOr<Backend> ParseBackend(absl::string_view name) {
   for (const NamedMaker& maker : kMakers) {
     if (name == maker.name) return maker.backend;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown event backend \"", name, "\": use best, epoll, kqueue or select"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown event backend \"", name, "\": use best, epoll, kqueue, poll, select or io_uring"));
 }
 
 std::vector<Backend> AvailableBackends() {
@@ -55,7 +58,9 @@ std::vector<Backend> AvailableBackends() {
 absl::StatusOr<std::unique_ptr<Poller>> MakePoller(Backend backend) {
   absl::Status missing = absl::UnimplementedError("this system has no event backend");
   for (const NamedMaker& maker : kMakers) {
-    if (backend != Backend::kBest && backend != maker.backend) continue;
+    const bool candidate =
+        backend == Backend::kBest ? !maker.on_request_only : backend == maker.backend;
+    if (!candidate) continue;
     absl::StatusOr<std::unique_ptr<Poller>> poller = maker.make();
     // A kernel without the call is a reason to take the next; a lack of descriptors is not.
     if (poller.ok() || !absl::IsUnimplemented(poller.status())) return poller;

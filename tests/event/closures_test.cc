@@ -116,7 +116,7 @@ TEST_P(ClosuresTest, ATimerClosureMayDestroyItsTimer) {
   EXPECT_EQ(guard.use_count(), 1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, ClosuresTest, testing::ValuesIn(AvailableBackends()),
+INSTANTIATE_TEST_SUITE_P(Backends, ClosuresTest, testing::ValuesIn(TestedBackends()),
                          BackendTestName);
 
 }  // namespace

@@ -361,14 +361,14 @@ TEST_P(EpollFaults, EO16_TheForkStampWorksWithoutPagesThatAreWiped) {
   EXPECT_EQ(system_->Count(SystemCall::kGetpid), before);  // and costs nothing with them
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, EpollFaults, testing::Values(Backend::kEpoll), BackendTestName);
+INSTANTIATE_TEST_SUITE_P(Backends, EpollFaults, testing::Values(kBackendRows[0]), BackendTestName);
 
 TEST(Backends, ParseBackendKnowsTheNamesAndRefusesOthers) {
-  for (const Backend backend :
-       {Backend::kBest, Backend::kEpoll, Backend::kKqueue, Backend::kSelect}) {
+  for (const Backend backend : {Backend::kBest, Backend::kEpoll, Backend::kKqueue, Backend::kPoll,
+                                Backend::kSelect, Backend::kIoUring}) {
     EXPECT_THAT(ParseBackend(BackendName(backend)), IsOkAndHolds(backend));
   }
-  EXPECT_THAT(ParseBackend("poll"), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(ParseBackend("devpoll"), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(ParseBackend(""), StatusIs(absl::StatusCode::kInvalidArgument));
 }
 

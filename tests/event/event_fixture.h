@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,9 +32,75 @@ namespace posthouse {
 // The long form of randomised tests.
 inline bool FullRun() { return ::getenv("POSTHOUSE_FULL") != nullptr; }
 
-inline std::string BackendTestName(const testing::TestParamInfo<Backend>& info) {
-  return std::string(BackendName(info.param));
+// A row of the suites: a backend, and how it may differ from the others. A new backend is a line in
+// kBackendRows.
+struct BackendTraits {
+  const char* name;
+  Backend backend;
+  // What it waits with, and what its errors call that.
+  SystemCall wait_call;
+  const char* wait_name;
+  // What makes the kernel's set and what changes it; kAny: no call does.
+  SystemCall make_call = SystemCall::kAny;
+  const char* make_name = "";
+  SystemCall change_call = SystemCall::kAny;
+  // /proc/PID/fdinfo of a descriptor with this in its target lists the set; null: nothing does.
+  const char* set_in_proc = nullptr;
+  // Numbers end at FD_SETSIZE (F13).
+  bool ends_at_fd_setsize = false;
+  // A number that was closed behind our back is noticed in the next wait (E20, F9).
+  bool notices_closed_numbers = false;
+  // Removing what is not in the set is refused, repaired and counted (EO14).
+  bool refuses_to_remove_nothing = false;
+  // The hang-up of a paused peer is noticed at once although it has left data (F6).
+  bool notices_hang_up_behind_data = false;
+  // What the poller itself keeps per watch, in bytes; negative: sets of a fixed size.
+  int poller_bytes_per_watch = 0;
+};
+
+inline constexpr BackendTraits kBackendRows[] = {
+#if defined(__linux__)
+    {.name = "epoll",
+     .backend = Backend::kEpoll,
+     .wait_call = SystemCall::kEpollWait,
+     .wait_name = "epoll_wait",
+     .make_call = SystemCall::kEpollCreate1,
+     .make_name = "epoll_create1",
+     .change_call = SystemCall::kEpollCtl,
+     .set_in_proc = "eventpoll",
+     .refuses_to_remove_nothing = true,
+     .notices_hang_up_behind_data = true},
+#endif
+    {.name = "poll",
+     .backend = Backend::kPoll,
+     .wait_call = SystemCall::kPoll,
+     .wait_name = "poll",
+     .notices_closed_numbers = true,
+     .notices_hang_up_behind_data = true},
+    {.name = "select",
+     .backend = Backend::kSelect,
+     .wait_call = SystemCall::kSelect,
+     .wait_name = "select",
+     .ends_at_fd_setsize = true,
+     .notices_closed_numbers = true,
+     .poller_bytes_per_watch = -1},
+};
+
+// The rows of what this system has. One that is available and has no row fails a test (E70).
+inline std::vector<BackendTraits> TestedBackends() {
+  std::vector<BackendTraits> tested;
+  for (const Backend backend : AvailableBackends()) {
+    for (const BackendTraits& row : kBackendRows) {
+      if (row.backend == backend) tested.push_back(row);
+    }
+  }
+  return tested;
 }
+
+inline std::string BackendTestName(const testing::TestParamInfo<BackendTraits>& info) {
+  return info.param.name;
+}
+inline void PrintTo(const BackendTraits& traits, std::ostream* out) { *out << traits.name; }
 
 // Two connected descriptors, non-blocking.
 struct Pair {
@@ -87,12 +155,14 @@ struct Recorder {
   }
 };
 
-class LoopTest : public testing::TestWithParam<Backend> {
+class LoopTest : public testing::TestWithParam<BackendTraits> {
  protected:
   void SetUp() override { MakeLoop({}); }
 
+  const BackendTraits& traits() const { return GetParam(); }
+
   void MakeLoop(EventLoopOptions options) {
-    options.backend = GetParam();
+    options.backend = traits().backend;
     absl::StatusOr<std::unique_ptr<EventLoop>> loop = EventLoop::Create(options);
     ASSERT_THAT(loop, IsOk());
     loop_ = *std::move(loop);
@@ -130,10 +200,11 @@ class LoopTest : public testing::TestWithParam<Backend> {
   }
 
   // Calls that change the kernel's set or wait on it.
-  int64_t Changes() const { return system_->Count(SystemCall::kEpollCtl); }
-  SystemCall WaitCall() const {
-    return GetParam() == Backend::kEpoll ? SystemCall::kEpollWait : SystemCall::kSelect;
+  int64_t Changes() const { return ChangesIn(system_->Counts()); }
+  int64_t ChangesIn(const CallCounts& counts) const {
+    return traits().change_call == SystemCall::kAny ? 0 : counts[traits().change_call];
   }
+  SystemCall WaitCall() const { return traits().wait_call; }
   int64_t Waits() const { return system_->Count(WaitCall()); }
 
   FdLeakCheck descriptors_;

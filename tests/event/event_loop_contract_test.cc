@@ -683,7 +683,7 @@ TEST_P(EventLoopContract, F3_TheTableGrowsDuringDispatch) {
   pipe.Write();
   other.Write();
   std::vector<int> numbers = {10, 100, 1000};
-  if (GetParam() != Backend::kSelect) {
+  if (!traits().ends_at_fd_setsize) {
     numbers.push_back(1500);
     if (*RaiseDescriptorLimit() > 15000) numbers.push_back(15000);
     numbers.push_back(*DescriptorLimit() - 1);
@@ -831,7 +831,7 @@ TEST_P(EventLoopContract, F6_AHangUpThatNobodyListensToDoesNotSpin) {
         while (timed.timers == 0) Turn(absl::InfiniteDuration());
         EXPECT_LE(Waits() - waits, 10);
         EXPECT_LE(recorder.events.size(), 1u);
-        if (with_error_handler && GetParam() == Backend::kEpoll) {
+        if (with_error_handler && (traits().notices_hang_up_behind_data || !data_left)) {
           EXPECT_THAT(recorder.events, ElementsAre(kEventException));
         }
         // Interest brings it back, and what the peer left can be read.
@@ -994,7 +994,7 @@ TEST_P(EventLoopContract, EO14_ClosingBeforeEndingTheWatchHurtsNobody) {
   const int number = pipe.a.get();
   pipe.a.Reset();
   watch.Reset();
-  EXPECT_EQ(loop_->counters().repaired_changes, GetParam() == Backend::kEpoll ? 1 : 0);
+  EXPECT_EQ(loop_->counters().repaired_changes, traits().refuses_to_remove_nothing ? 1 : 0);
   UniqueFd again(os::Fcntl(other.a.get(), F_DUPFD_CLOEXEC, number));
   ASSERT_EQ(again.get(), number);
   other.Write();
@@ -1064,7 +1064,7 @@ TEST_P(EventLoopContract, F13_EO20_SelectRefusesNumbersBeyondItsSet) {
   FdWatch watch = WatchRead(last.get(), &recorder);
   absl::StatusOr<FdWatch> refused =
       loop_->Watch(beyond.get(), {.on_readable = &Recorder::On, .context = &recorder});
-  if (GetParam() == Backend::kSelect) {
+  if (traits().ends_at_fd_setsize) {
     EXPECT_THAT(refused, StatusIs(absl::StatusCode::kInvalidArgument));
     EXPECT_THAT(loop_->Watch(1 << 20, {.on_readable = &Recorder::On}),
                 StatusIs(absl::StatusCode::kInvalidArgument));
@@ -1187,18 +1187,19 @@ TEST_P(EventLoopContract, F9_ADescriptorClosedBehindOurBackCostsOnlyItsWatch) {
   Turns(2);
   EXPECT_EQ(healthy.reads, 2);
   EXPECT_EQ(closed.reads, 0);
-  if (GetParam() == Backend::kSelect) {  // which notices
+  if (traits().notices_closed_numbers) {
     EXPECT_EQ(closed.errors, 1);
     EXPECT_THAT(loop_->TakeWatchError(), StatusIs(absl::StatusCode::kFailedPrecondition));
   }
 }
 
-// The kernel's set of this process's only epoll descriptor, as /proc tells it, sorted.
-std::vector<std::string> KernelSet(pid_t pid) {
+// The kernel's set of the process's only loop, as /proc tells it, sorted; empty where it does not.
+std::vector<std::string> KernelSet(const BackendTraits& traits, pid_t pid) {
   std::vector<std::string> lines;
+  if (traits.set_in_proc == nullptr) return lines;
   const FdSnapshot open = FdSnapshot::TakeOf(pid);
   for (const auto& [fd, target] : open.fds()) {
-    if (target.find("eventpoll") == std::string::npos) continue;
+    if (target.find(traits.set_in_proc) == std::string::npos) continue;
     std::ifstream info("/proc/" + std::to_string(pid) + "/fdinfo/" + std::to_string(fd));
     for (std::string line; std::getline(info, line);) {
       if (line.compare(0, 4, "tfd:") == 0) lines.push_back(line);
@@ -1233,8 +1234,8 @@ TEST_P(EventLoopContract, F5_AChildThatRenewsLeavesTheParentsSetAlone) {
   Timer timer(loop_.get(), &Recorder::On, &timed);
   timer.Start(absl::Milliseconds(1));
   Turn();
-  const std::vector<std::string> before = KernelSet(os::Getpid());
-  EXPECT_EQ(before.size(), GetParam() == Backend::kEpoll ? kWatches : 0u);
+  const std::vector<std::string> before = KernelSet(traits(), os::Getpid());
+  EXPECT_EQ(before.size(), traits().set_in_proc != nullptr ? kWatches : 0u);
   const int status = InChild([&] {
     EXPECT_THAT(loop_->AfterFork(), IsOk());
     // E59: the parent's interests and timers are live in the child.
@@ -1254,15 +1255,15 @@ TEST_P(EventLoopContract, F5_AChildThatRenewsLeavesTheParentsSetAlone) {
     own_watches.clear();
   });
   EXPECT_EQ(status, 0);
-  EXPECT_EQ(KernelSet(os::Getpid()), before);
+  EXPECT_EQ(KernelSet(traits(), os::Getpid()), before);
   for (const Pair& pair : pipes) pair.Write();
   while (loop_->counters().deliveries < kWatches) Turn(absl::Seconds(10));
   for (const Recorder& recorder : recorders) EXPECT_GE(recorder.reads, 1);
 }
 
 // What the kernel's set holds of each number: "tfd: 7 events: 19".
-std::vector<std::string> Interests(pid_t pid) {
-  std::vector<std::string> lines = KernelSet(pid);
+std::vector<std::string> Interests(const BackendTraits& traits, pid_t pid) {
+  std::vector<std::string> lines = KernelSet(traits, pid);
   for (std::string& line : lines) line.resize(line.find("data:"));
   return lines;
 }
@@ -1275,31 +1276,32 @@ TEST_P(EventLoopContract, E60_TheChildHasANewSetWithEveryEnabledDescriptor) {
   FdWatch reading = WatchRead(read_pipe.a.get(), &recorders[0]);
   FdWatch both = WatchAll(sockets.a.get(), &recorders[1], true, true);
   Turn();
-  const std::vector<std::string> enabled = Interests(os::Getpid());
-  EXPECT_EQ(enabled.size(), GetParam() == Backend::kEpoll ? 2u : 0u);
+  const std::vector<std::string> enabled = Interests(traits(), os::Getpid());
+  const bool set_in_proc = traits().set_in_proc != nullptr;
+  EXPECT_EQ(enabled.size(), set_in_proc ? 2u : 0u);
   FdWatch off = WatchRead(paused.a.get(), &recorders[2]);
   off.DisableRead();
   Turn();
-  const std::vector<std::string> before = Interests(os::Getpid());
+  const std::vector<std::string> before = Interests(traits(), os::Getpid());
   const int status = InChild([&] {
     EXPECT_THAT(loop_->AfterFork(), IsOk());
     Turn();
     int sets = 0;
     const FdSnapshot open = FdSnapshot::Take();
     for (const auto& [fd, target] : open.fds()) {
-      if (target.find("eventpoll") != std::string::npos) ++sets;
+      if (set_in_proc && target.find(traits().set_in_proc) != std::string::npos) ++sets;
     }
     // The inherited one is closed; one that is gone can only have been replaced.
-    EXPECT_EQ(sets, GetParam() == Backend::kEpoll ? 1 : 0);
-    EXPECT_EQ(Interests(os::Getpid()), enabled);
-    EXPECT_EQ(Interests(os::Getppid()), before);
+    EXPECT_EQ(sets, set_in_proc ? 1 : 0);
+    EXPECT_EQ(Interests(traits(), os::Getpid()), enabled);
+    EXPECT_EQ(Interests(traits(), os::Getppid()), before);
     // Changes on this side stay on this side.
     both.DisableWrite();
     reading.Reset();
     Turn();
-    EXPECT_EQ(Interests(os::Getppid()), before);
-    if (GetParam() == Backend::kEpoll) {
-      EXPECT_NE(Interests(os::Getpid()), enabled);
+    EXPECT_EQ(Interests(traits(), os::Getppid()), before);
+    if (set_in_proc) {
+      EXPECT_NE(Interests(traits(), os::Getpid()), enabled);
     }
   });
   EXPECT_EQ(status, 0);
@@ -1311,7 +1313,7 @@ TEST_P(EventLoopContract, E60_TheChildHasANewSetWithEveryEnabledDescriptor) {
     EXPECT_EQ(recorders[0].reads, 1);
   });
   EXPECT_EQ(other, 0);
-  EXPECT_EQ(Interests(os::Getpid()), before);
+  EXPECT_EQ(Interests(traits(), os::Getpid()), before);
 }
 
 TEST_P(EventLoopContract, E64_EveryBackendIsLevelTriggered) {
@@ -1329,7 +1331,7 @@ TEST_P(EventLoopContract, E64_EveryBackendIsLevelTriggered) {
   Turns(2);
   EXPECT_EQ(recorder.reads, 3);
   EXPECT_EQ(recorder.writes, 5);
-  for (const std::string& line : Interests(os::Getpid())) {
+  for (const std::string& line : Interests(traits(), os::Getpid())) {
     const unsigned long events = std::stoul(line.substr(line.find("events:") + 7), nullptr, 16);
     EXPECT_EQ(events & ((1ul << 31) | (1ul << 30)), 0u) << line;  // EPOLLET, EPOLLONESHOT
   }
@@ -1364,7 +1366,7 @@ TEST_P(EventLoopContract, E61_AChildThatEndsItsWatchesWithoutRenewingDeafensNobo
 }
 
 TEST_P(EventLoopContract, E71_GrowthBeyondTenAndBeyond1024Descriptors) {
-  const int count = GetParam() == Backend::kSelect ? 400 : 1600;
+  const int count = traits().ends_at_fd_setsize ? 400 : 1600;
   ASSERT_GT(*RaiseDescriptorLimit(), 4000);
   std::vector<Pair> pipes(count);
   std::vector<Recorder> recorders(count);
@@ -1381,9 +1383,10 @@ TEST_P(EventLoopContract, E71_GrowthBeyondTenAndBeyond1024Descriptors) {
 
 // E70: these tests run over every backend that can be made here; none is left out of the list.
 TEST(EventLoopBackends, E70_EveryBackendThatCanBeMadeIsInTheListOfTheTests) {
-  const std::vector<Backend> tested = AvailableBackends();
+  std::vector<Backend> tested;
+  for (const BackendTraits& row : TestedBackends()) tested.push_back(row.backend);
   int made = 0;
-  for (const char* name : {"epoll", "kqueue", "select"}) {
+  for (const char* name : {"epoll", "kqueue", "poll", "select", "io_uring"}) {
     ScopedInterposer system;
     const absl::StatusOr<Backend> backend = ParseBackend(name);
     ASSERT_THAT(backend, IsOk());
@@ -1399,7 +1402,7 @@ TEST(EventLoopBackends, E70_EveryBackendThatCanBeMadeIsInTheListOfTheTests) {
   EXPECT_GE(made, 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, EventLoopContract, testing::ValuesIn(AvailableBackends()),
+INSTANTIATE_TEST_SUITE_P(Backends, EventLoopContract, testing::ValuesIn(TestedBackends()),
                          BackendTestName);
 
 }  // namespace

@@ -178,7 +178,7 @@ TEST_P(SignalWatchTest, AForkedChildHearsItsOwnSignalsAndMayRestoreTheMask) {
   EXPECT_THAT(heard_.signals, ElementsAre());
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, SignalWatchTest, testing::ValuesIn(AvailableBackends()),
+INSTANTIATE_TEST_SUITE_P(Backends, SignalWatchTest, testing::ValuesIn(TestedBackends()),
                          BackendTestName);
 
 }  // namespace

@@ -1,0 +1,15 @@
+// The poller on io_uring(7) is not written yet; asking for it says so on every system.
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "posthouse/event/poller.h"
+
+namespace posthouse {
+
+absl::StatusOr<std::unique_ptr<Poller>> MakeIoUringPoller() {
+  return absl::UnimplementedError("io_uring: posthouse has no poller for it yet");
+}
+
+}  // namespace posthouse
