@@ -7,8 +7,11 @@
 //
 // An interest is a set of kPollRead, kPollWrite and kPollUrgent. Errors and hang-ups are reported
 // for every member of the set (E65), so kPollError alone is a legal interest: "in the set, with no
-// direction". epoll then reports both; select sees neither by itself and helps itself as
+// direction". epoll and poll then report both; select sees neither by itself and helps itself as
 // select_poller.cc explains; kqueue reports the end of file of its read filter.
+//
+// A wait fails on select and poll when a number in the set is not open any more; making the set anew
+// then finds which (F9).
 //
 // Errors: made at the system call, with its name and the descriptor. What the kernel can be
 // reconciled with is repaired here and counted: EEXIST when adding, ENOENT when changing, ENOENT

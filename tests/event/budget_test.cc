@@ -5,9 +5,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -20,34 +22,60 @@
 // Counts what this process allocates. At file scope because operator new has no object.
 namespace {
 int64_t allocations = 0;
-int64_t allocated_bytes = 0;
+int64_t live_bytes = 0;
+size_t refused_from_bytes = SIZE_MAX;  // larger requests find no memory
+int64_t refused = 0;
 
-void* Count(size_t size, size_t alignment) {
+constexpr size_t kAlignment = 16;
+
+// Memory behind a note of its size.
+void* Allocate(size_t size, size_t alignment) {
+  if (size >= refused_from_bytes) {
+    ++refused;
+    return nullptr;
+  }
+  void* base = nullptr;
+  if (::posix_memalign(&base, alignment, alignment + size) != 0) return nullptr;
   ++allocations;
-  allocated_bytes += static_cast<int64_t>(size);
-  void* memory = nullptr;
-  return ::posix_memalign(&memory, alignment, size) == 0 ? memory : nullptr;
+  live_bytes += static_cast<int64_t>(size);
+  char* memory = static_cast<char*>(base) + alignment;
+  std::memcpy(memory - sizeof size, &size, sizeof size);
+  return memory;
+}
+
+void Free(void* memory, size_t alignment) {
+  if (memory == nullptr) return;
+  size_t size = 0;
+  std::memcpy(&size, static_cast<char*>(memory) - sizeof size, sizeof size);
+  live_bytes -= static_cast<int64_t>(size);
+  ::free(static_cast<char*>(memory) - alignment);
 }
 }  // namespace
 
 void* operator new(size_t size) {
-  void* memory = Count(size, 16);
+  void* memory = Allocate(size, kAlignment);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-void* operator new(size_t size, const std::nothrow_t&) noexcept { return Count(size, 16); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  return Allocate(size, kAlignment);
+}
 void* operator new(size_t size, std::align_val_t alignment) {
-  void* memory = Count(size, static_cast<size_t>(alignment));
+  void* memory = Allocate(size, static_cast<size_t>(alignment));
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
 void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  return Count(size, static_cast<size_t>(alignment));
+  return Allocate(size, static_cast<size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { ::free(memory); }
-void operator delete(void* memory, size_t) noexcept { ::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { ::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { ::free(memory); }
+void operator delete(void* memory) noexcept { Free(memory, kAlignment); }
+void operator delete(void* memory, size_t) noexcept { Free(memory, kAlignment); }
+void operator delete(void* memory, std::align_val_t alignment) noexcept {
+  Free(memory, static_cast<size_t>(alignment));
+}
+void operator delete(void* memory, size_t, std::align_val_t alignment) noexcept {
+  Free(memory, static_cast<size_t>(alignment));
+}
 
 namespace posthouse {
 namespace {
@@ -229,17 +257,41 @@ TEST_P(EventLoopBudget, AWatchCosts48BytesWithItsFunctionsAndContext) {
     std::vector<UniqueFd> copies(count);
     for (UniqueFd& copy : copies) copy = UniqueFd(os::Fcntl(pipe.a.get(), F_DUPFD_CLOEXEC, 0));
     std::vector<FdWatch> watches(count);
-    const int64_t before = allocated_bytes;
+    const int64_t before = live_bytes;
     for (int i = 0; i < count; ++i) {
       absl::StatusOr<FdWatch> made =
           loop_->Watch(copies[i].get(), {.on_readable = &Counter::On, .context = &counter});
       ASSERT_THAT(made, IsOk());
       watches[i] = *std::move(made);
     }
-    const double each = static_cast<double>(allocated_bytes - before) / count;
+    const double each = static_cast<double>(live_bytes - before) / count;
     RecordProperty("bytes_per_watch_at_" + std::to_string(count), std::to_string(each));
     EXPECT_LE(each, 48.0 + traits().poller_bytes_per_watch);
   }
+}
+
+TEST_P(EventLoopBudget, F10_WithoutMemoryAWatchIsRefusedAndNothingChanges) {
+  std::vector<Pair> pipes(200);
+  for (Pair& pair : pipes) pair = MakePipe();
+  std::vector<FdWatch> watches(pipes.size());
+  std::vector<Counter> counters(pipes.size());
+  for (size_t i = 0; i < pipes.size(); ++i) {
+    const FdWatchOptions options = {.on_readable = &Counter::On, .context = &counters[i]};
+    refused_from_bytes = 256;  // what tells of the error is smaller
+    absl::StatusOr<FdWatch> made = loop_->Watch(pipes[i].a.get(), options);
+    refused_from_bytes = SIZE_MAX;
+    if (!made.ok()) {
+      EXPECT_THAT(made, StatusIs(absl::StatusCode::kResourceExhausted));
+      EXPECT_EQ(loop_->counters().watches, static_cast<int64_t>(i));
+      made = loop_->Watch(pipes[i].a.get(), options);
+    }
+    ASSERT_THAT(made, IsOk());
+    watches[i] = *std::move(made);
+  }
+  EXPECT_GT(refused, 0);
+  for (const Pair& pair : pipes) pair.Write();
+  Turns(2);
+  for (const Counter& counter : counters) EXPECT_GE(counter.calls, 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, EventLoopBudget, testing::ValuesIn(TestedBackends()),
