@@ -37,6 +37,8 @@
 #include <sys/prctl.h>
 #endif
 
+struct kevent;  // posthouse/os/kqueue.h, whose macros not everybody wants
+
 namespace posthouse::os {
 
 // glibc types these parameters as enumerations in C++, other systems as int.
@@ -99,6 +101,10 @@ int EpollCtl(int epoll, int operation, int fd, epoll_event* event);
 int EpollWait(int epoll, epoll_event* events, int capacity, int timeout_ms);
 int Signalfd(int fd, const sigset_t* mask, int flags);
 #endif
+// Everywhere; a kernel without them answers ENOSYS.
+int Kqueue();
+int Kevent(int queue, const struct kevent* changes, int change_count, struct kevent* events,
+           int capacity, const timespec* timeout);
 
 // Signals and processes.
 int Sigaction(int signal, const struct sigaction* action, struct sigaction* old);

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "posthouse/os/kqueue.h"
 
 #if defined(__linux__)
 #include <sys/signalfd.h>
@@ -31,6 +32,7 @@ constexpr const char* kNames[] = {
 #define POSTHOUSE_OS_CALL(result, Name, native, parameters, arguments) #Name,
 #include "posthouse/os/calls.inc"
 #undef POSTHOUSE_OS_CALL
+    "KeventWait",
 };
 
 [[noreturn]] void Misuse(const char* sentence) {
@@ -139,6 +141,7 @@ void Interposer::Reset() {
   itimer_ = {};
   seeded_ = false;
   SetResolver(nullptr);
+  SetKqueue(nullptr);
   for (auto& count : counts_) count.store(0);
   closes_of_unowned_.store(0);
   UpdateQuiet();
@@ -146,7 +149,7 @@ void Interposer::Reset() {
 
 void Interposer::UpdateQuiet() {
   bool quiet = ring_ == nullptr && clock_mode_.load() == ClockMode::kReal && !seeded_ &&
-               resolver_ == nullptr;
+               resolver_ == nullptr && kqueue_ == nullptr;
   for (const Slot& slot : slots_) quiet = quiet && !slot.used.load();
   for (const Hook* hook : hooks_) quiet = quiet && hook == nullptr;
   quiet_.store(quiet, std::memory_order_release);
@@ -386,6 +389,11 @@ void Interposer::SetResolver(Resolver resolver) {
   UpdateQuiet();
 }
 
+void Interposer::SetKqueue(KqueueAnswerer* kqueue) {
+  kqueue_ = kqueue;
+  UpdateQuiet();
+}
+
 void Interposer::SeedRandom(uint64_t seed) {
   seeded_ = true;
   random_state_ = seed;
@@ -531,6 +539,58 @@ int AnswerEpollWait(Interposer& self, int epoll, epoll_event* events, int capaci
 }
 #endif
 
+int AnswerKqueue(Interposer& self) {
+  return self.kqueue() != nullptr ? self.kqueue()->Kqueue() : real::Kqueue();
+}
+
+int AnswerKevent(Interposer& self, int queue, const struct kevent* changes, int change_count,
+                 struct kevent* events, int capacity, const timespec* timeout) {
+  const auto call = [&](const timespec* limit) {
+    return self.kqueue() != nullptr
+               ? self.kqueue()->Kevent(queue, changes, change_count, events, capacity, limit)
+               : real::Kevent(queue, changes, change_count, events, capacity, limit);
+  };
+  int64_t limit_ns = -1;
+  if (timeout != nullptr) limit_ns = timeout->tv_sec * kNanosPerSecond + timeout->tv_nsec;
+  const bool valid = timeout == nullptr || (timeout->tv_sec >= 0 && timeout->tv_nsec >= 0 &&
+                                            timeout->tv_nsec < kNanosPerSecond);
+  if (self.clock_mode() == ClockMode::kReal || limit_ns == 0 || capacity == 0 || !valid) {
+    return call(timeout);
+  }
+  return self.Wait(SystemCall::kKeventWait, limit_ns, [&](int limit_ms) {
+    const timespec limit = {limit_ms / 1000, limit_ms % 1000 * kNanosPerMilli};
+    const int result = call(&limit);
+    change_count = 0;  // were made in the first try
+    return result;
+  });
+}
+
+constexpr bool ClosesNumbers(SystemCall call) {
+  switch (call) {
+    case SystemCall::kClose:
+    case SystemCall::kDup2:
+    case SystemCall::kDup3:
+#if defined(__linux__)
+    case SystemCall::kCloseRange:
+#endif
+      return true;
+    default:
+      return false;
+  }
+}
+
+// The overloads have the parameters of the calls above.
+void TellOfClosed(KqueueAnswerer* kqueue, int fd) { kqueue->OnClosed(fd, fd); }
+void TellOfClosed(KqueueAnswerer* kqueue, int from, int to, int flags = 0) {
+  if (from != to) kqueue->OnClosed(to, to);
+}
+void TellOfClosed(KqueueAnswerer* kqueue, unsigned first, unsigned last, int flags) {
+  const auto bounded = [](unsigned fd) {
+    return static_cast<int>(std::min<unsigned>(fd, INT_MAX));
+  };
+  if (flags == 0) kqueue->OnClosed(bounded(first), bounded(last));
+}
+
 int AnswerClockGettime(Interposer& self, clockid_t clock, timespec* out) {
   return self.FakeTime(clock, out) ? 0 : real::ClockGettime(clock, out);
 }
@@ -582,6 +642,11 @@ int64_t ToNumber(Result result) {
   }
 }
 
+bool WithoutChanges(int queue, const struct kevent* changes, int change_count,
+                    struct kevent* events, int capacity, const timespec* timeout) {
+  return change_count == 0;
+}
+
 template <SystemCall call, typename Signature>
 struct Dispatcher;
 
@@ -610,6 +675,11 @@ struct Dispatcher<call, Result(Args...)> {
 
   Result operator()(Args... args) const {
     Interposer& self = Interposer::Get();
+    if constexpr (call == SystemCall::kKevent) {
+      if (WithoutChanges(args...)) {
+        return Dispatcher<SystemCall::kKeventWait, Result(Args...)>{native}(args...);
+      }
+    }
     self.CountCall(call);
     if constexpr (call == SystemCall::kClose) return Observed(self, args...);
     if (self.quiet()) return native(args...);
@@ -639,6 +709,10 @@ struct Dispatcher<call, Result(Args...)> {
     if (call == SystemCall::kClose && failed && after == EBADF && decision.error == 0) {
       self.CountCloseOfUnowned();
     }
+    if constexpr (ClosesNumbers(call)) {
+      const bool closed = !failed || call == SystemCall::kClose;
+      if (closed && self.kqueue() != nullptr) TellOfClosed(self.kqueue(), args...);
+    }
     self.Keep({.call = call,
                .fd = fd,
                .result = ToNumber(result),
@@ -667,6 +741,10 @@ struct Dispatcher<call, Result(Args...)> {
     } else if constexpr (call == SystemCall::kEpollWait) {
       return AnswerEpollWait(self, args...);
 #endif
+    } else if constexpr (call == SystemCall::kKqueue) {
+      return AnswerKqueue(self);
+    } else if constexpr (call == SystemCall::kKevent || call == SystemCall::kKeventWait) {
+      return AnswerKevent(self, args...);
     } else if constexpr (call == SystemCall::kClockGettime) {
       return AnswerClockGettime(self, args...);
     } else if constexpr (call == SystemCall::kNanosleep) {

@@ -45,6 +45,8 @@ enum class SystemCall : int {
 #define POSTHOUSE_OS_CALL(result, Name, native, parameters, arguments) k##Name,
 #include "posthouse/os/calls.inc"
 #undef POSTHOUSE_OS_CALL
+  // Kevent() without changes, which waits; kKevent is one that changes the queue.
+  kKeventWait,
   kCount,
   kAny,  // in a Fault: every call that can fail; never counted as such
 };
@@ -102,6 +104,20 @@ enum class ClockMode {
   kManual,
   // A wait that finds nothing ready moves the clock to its time limit and returns.
   kAutoAdvance,
+};
+
+// Plays the kernel behind Kqueue() and Kevent() where the system has none, or where a test wants
+// one with habits of its own.
+class KqueueAnswerer {
+ public:
+  virtual ~KqueueAnswerer() = default;
+  virtual int Kqueue() = 0;
+  // With the time limit already translated if the clock is fake.
+  virtual int Kevent(int queue, const struct kevent* changes, int change_count,
+                     struct kevent* events, int capacity, const timespec* timeout) = 0;
+  // The numbers from `first` to `last` are not open any more, or belong to another file, by
+  // Close(), Dup2(), Dup3() or CloseRange().
+  virtual void OnClosed(int first, int last) = 0;
 };
 
 class Interposer {
@@ -163,9 +179,9 @@ class Interposer {
   // From UseFakeClock() on, CLOCK_MONOTONIC and CLOCK_REALTIME (and their relatives) are the
   // test's. Both begin at fixed moments, the steady one later than any real uptime; switch over
   // before anything that remembers times is made.
-  // EpollWait, Poll and Select without a limit really wait, until hang_bound() has passed: then the
-  // test has hung, which is said on standard error, and the process aborts. Nanosleep moves the
-  // clock. Setitimer is remembered and not handed over.
+  // EpollWait, Kevent, Poll and Select without a limit really wait, until hang_bound() has passed:
+  // then the test has hung, which is said on standard error, and the process aborts. Nanosleep
+  // moves the clock. Setitimer is remembered and not handed over.
 
   static constexpr int64_t kFakeSteadyStart = 1'000'000'000;  // seconds
   static constexpr int64_t kFakeWallStart = 1'767'225'600;    // 2026-01-01 00:00:00 UTC
@@ -196,6 +212,10 @@ class Interposer {
       std::function<int(const char* host, const char* port, const addrinfo* hints, addrinfo** out)>;
   void SetResolver(Resolver resolver);
 
+  // From now on Kqueue() and Kevent() ask this, counted, failed and timed like every other call.
+  // Null goes back to the system's.
+  void SetKqueue(KqueueAnswerer* kqueue);
+
   static constexpr int kMaxFaults = 64;
 
   // What the definitions of the calls use; not for tests.
@@ -218,6 +238,7 @@ class Interposer {
   void SetItimer(const itimerval* value, itimerval* old);
   bool FakeRandom(void* buffer, size_t size);
   const Resolver* resolver() const { return resolver_; }
+  KqueueAnswerer* kqueue() const { return kqueue_; }
 
  private:
   friend struct InterposerHolder;
@@ -252,6 +273,7 @@ class Interposer {
   bool seeded_ = false;
   uint64_t random_state_ = 0;
   Resolver* resolver_ = nullptr;
+  KqueueAnswerer* kqueue_ = nullptr;
 };
 
 // Resets the interposer at both ends of a scope.
