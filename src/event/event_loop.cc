@@ -335,8 +335,7 @@ inline absl::Status EventLoop::Impl::Turn(absl::Duration max_wait) {
 inline bool EventLoop::Impl::Wait(absl::Duration max_wait) {
   const bool plain = timers_.pending() == 0 && max_wait == absl::InfiniteDuration() &&
                      !retry_wanted_ && always_ready_.empty() && given_up_.empty() &&
-                     after_wait_ == nullptr &&
-                     batch_.count < static_cast<int>(batch_.events.size());
+                     after_wait_ == nullptr && !BatchWasFull();
   if (ABSL_PREDICT_FALSE(!plain)) return WaitByPlan(max_wait);
   clock_.Forget();
   ++counters_.waits;
@@ -348,7 +347,7 @@ inline bool EventLoop::Impl::Wait(absl::Duration max_wait) {
 }
 
 bool EventLoop::Impl::WaitByPlan(absl::Duration max_wait) {
-  if (batch_.count == static_cast<int>(batch_.events.size())) GrowBatch();
+  if (BatchWasFull()) GrowBatch();
   for (;;) {
     const WaitPlan plan = PlanWait(max_wait);
     clock_.Forget();

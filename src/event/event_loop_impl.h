@@ -82,6 +82,9 @@ class EventLoop::Impl {
   // The wait.
   bool Wait(absl::Duration max_wait);
   bool WaitByPlan(absl::Duration max_wait);
+  bool BatchWasFull() const {
+    return batch_.full || batch_.count == static_cast<int>(batch_.events.size());
+  }
   void GrowBatch();
   bool HealFailedWait();
   enum class WaitEnd { kLimit, kGlance, kNap, kTimer };

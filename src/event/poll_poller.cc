@@ -82,16 +82,19 @@ class PollPoller : public Poller {
     return absl::OkStatus();
   }
 
-  absl::Status Wait(int64_t timeout_ns, ReadyBatch* batch) override {
+  bool Wait(int64_t timeout_ns, ReadyBatch* batch) override {
     batch->count = 0;
     const int found =
         os::Poll(entries_.data(), static_cast<nfds_t>(entries_.size()), Milliseconds(timeout_ns));
     batch->interrupted = found < 0 && errno == EINTR;
     if (found < 0) {
-      return batch->interrupted ? absl::OkStatus() : absl::ErrnoToStatus(errno, "poll");
+      if (!batch->interrupted) batch->error = absl::ErrnoToStatus(errno, "poll");
+      return batch->interrupted;
     }
     return Collect(found, batch);
   }
+
+  bool changes_are_free() const override { return true; }
 
   bool close_removes() const override { return false; }
 
@@ -124,7 +127,7 @@ class PollPoller : public Poller {
 
   // Starts after the last one that the previous batch had room for, so that a small batch serves
   // all in turn (F12).
-  absl::Status Collect(int found, ReadyBatch* batch) {
+  bool Collect(int found, ReadyBatch* batch) {
     const int capacity = static_cast<int>(batch->events.size());
     const size_t end = entries_.size();
     if (next_ >= end) next_ = 0;
@@ -135,13 +138,14 @@ class PollPoller : public Poller {
       --found;
       if ((entry.revents & POLLNVAL) != 0) {
         batch->count = 0;
-        return absl::ErrnoToStatus(EBADF, absl::StrCat("poll fd ", entry.fd));
+        batch->error = absl::ErrnoToStatus(EBADF, absl::StrCat("poll fd ", entry.fd));
+        return false;
       }
       batch->events[batch->count++] = {static_cast<uint32_t>(entry.revents), entry.fd,
                                        generations_[place]};
     }
     next_ = place;
-    return absl::OkStatus();
+    return true;
   }
 
   std::vector<pollfd> entries_;

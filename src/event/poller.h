@@ -7,11 +7,16 @@
 //
 // An interest is a set of kPollRead, kPollWrite and kPollUrgent. Errors and hang-ups are reported
 // for every member of the set (E65), so kPollError alone is a legal interest: "in the set, with no
-// direction". epoll and poll then report both; select sees neither by itself and helps itself as
-// select_poller.cc explains; kqueue reports the end of file of its read filter.
+// direction". Backends whose kernel does not tell a hang-up by itself ask poll(2).
 //
-// A wait fails on select and poll when a number in the set is not open any more; making the set anew
-// then finds which (F9).
+// Where they differ:
+//  - epoll: a registration belongs to an open file and can outlive its number (F4); nothing tells
+//    that a number was closed. Files that cannot be polled are refused.
+//  - kqueue: a registration goes with its number. Each direction is a filter of its own, so a
+//    change of both is two calls. Files that cannot be polled are refused. A child has no queue.
+//  - poll, select: the set is ours, and changes make no call. The wait fails when a number in the
+//    set is not open any more; making the set anew then finds which (F9). Files that cannot be
+//    polled are ready for ever by themselves.
 //
 // Errors: made at the system call, with its name and the descriptor. What the kernel can be
 // reconciled with is repaired here and counted: EEXIST when adding, ENOENT when changing, ENOENT
@@ -57,6 +62,9 @@ struct ReadyBatch {
   int count = 0;
   bool interrupted = false;  // by a signal; count is 0 then (E26)
   absl::Status error;        // why Wait() returned false; otherwise what it was before
+  // The kernel's list was full, although `count` may be below the capacity: more room would help
+  // (EO5). A poller whose kernel tells each descriptor once leaves it alone.
+  bool full = false;
 };
 
 struct PollerCounters {

@@ -4,12 +4,15 @@
 #ifndef POSTHOUSE_TESTS_EVENT_EVENT_FIXTURE_H_
 #define POSTHOUSE_TESTS_EVENT_EVENT_FIXTURE_H_
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include <climits>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -26,6 +29,7 @@
 #include "posthouse/testing/fd_leak_check.h"
 #include "posthouse/testing/interposer.h"
 #include "posthouse/testing/status_matchers.h"
+#include "tests/event/kqueue_double.h"
 
 namespace posthouse {
 
@@ -56,7 +60,30 @@ struct BackendTraits {
   bool notices_hang_up_behind_data = false;
   // What the poller itself keeps per watch, in bytes; negative: sets of a fixed size.
   int poller_bytes_per_watch = 0;
+  // Urgent data can be seen (E65).
+  bool tells_urgent = true;
+  // A full pipe that loses its reader becomes writable.
+  bool tells_loss_of_reader_of_full_pipe = true;
+  // A wait finds at most so many, whatever the batch has room for.
+  int longest_batch = INT_MAX;
+  // The kernel is played by a KqueueDouble with these habits.
+  const KqueueQuirks* on_double = nullptr;
 };
+
+inline constexpr KqueueQuirks kPlainKqueue = {};
+// All at once. The list is shorter than the first batch.
+inline constexpr KqueueQuirks kQuirkyKqueue = {.add_write_error = EBADF,
+                                               .device_error = ENODEV,
+                                               .delete_closed_error = ENOENT,
+                                               .delete_says_enoent = true,
+                                               .add_stays_disabled = true,
+                                               .clear_repeats = true,
+                                               .full_pipe_hides_loss_of_reader = true,
+                                               .ignores_low_water_mark = true,
+                                               .lacks_except_filter = true,
+                                               .reversed = true,
+                                               .interrupted_every = 3,
+                                               .longest_list = 64};
 
 inline constexpr BackendTraits kBackendRows[] = {
 #if defined(__linux__)
@@ -87,6 +114,34 @@ inline constexpr BackendTraits kBackendRows[] = {
      .poller_bytes_per_watch = -1},
 };
 
+// Our poller for kqueue in front of a double of it, on every system.
+inline constexpr BackendTraits kKqueueOnDoubleRows[] = {
+    {.name = "kqueue_on_double",
+     .backend = Backend::kKqueue,
+     .wait_call = SystemCall::kKeventWait,
+     .wait_name = "kevent",
+     .make_call = SystemCall::kKqueue,
+     .make_name = "kqueue",
+     .change_call = SystemCall::kKevent,
+     .refuses_to_remove_nothing = true,
+     .notices_hang_up_behind_data = true,
+     .poller_bytes_per_watch = 16,  // 8 in an array that doubles
+     .on_double = &kPlainKqueue},
+    {.name = "kqueue_on_double_quirks",
+     .backend = Backend::kKqueue,
+     .wait_call = SystemCall::kKeventWait,
+     .wait_name = "kevent",
+     .make_call = SystemCall::kKqueue,
+     .make_name = "kqueue",
+     .change_call = SystemCall::kKevent,
+     .refuses_to_remove_nothing = true,
+     .poller_bytes_per_watch = 16,
+     .tells_urgent = false,
+     .tells_loss_of_reader_of_full_pipe = false,
+     .longest_batch = 64,
+     .on_double = &kQuirkyKqueue},
+};
+
 // The rows of what this system has. One that is available and has no row fails a test (E70).
 inline std::vector<BackendTraits> TestedBackends() {
   std::vector<BackendTraits> tested;
@@ -95,6 +150,7 @@ inline std::vector<BackendTraits> TestedBackends() {
       if (row.backend == backend) tested.push_back(row);
     }
   }
+  tested.insert(tested.end(), std::begin(kKqueueOnDoubleRows), std::end(kKqueueOnDoubleRows));
   return tested;
 }
 
@@ -158,6 +214,12 @@ struct Recorder {
 
 class LoopTest : public testing::TestWithParam<BackendTraits> {
  protected:
+  LoopTest() {
+    if (traits().on_double == nullptr) return;
+    kqueue_.set_quirks(*traits().on_double);
+    system_->SetKqueue(&kqueue_);
+  }
+
   void SetUp() override { MakeLoop({}); }
 
   const BackendTraits& traits() const { return GetParam(); }
@@ -210,6 +272,7 @@ class LoopTest : public testing::TestWithParam<BackendTraits> {
 
   FdLeakCheck descriptors_;
   ChildCheck children_;
+  KqueueDouble kqueue_;
   ScopedInterposer system_;
   std::unique_ptr<EventLoop> loop_;
 };

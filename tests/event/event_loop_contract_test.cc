@@ -720,7 +720,7 @@ TEST_P(EventLoopContract, EO5_TheBatchGrowsWhenATurnFillsIt) {
   int64_t before = 0;
   for (const int expected : {100, 200, 300, 300}) {
     Turn();
-    EXPECT_EQ(loop_->counters().deliveries - before, expected);
+    EXPECT_EQ(loop_->counters().deliveries - before, std::min(expected, traits().longest_batch));
     before = loop_->counters().deliveries;
   }
 }
@@ -919,7 +919,11 @@ TEST_P(EventLoopContract, F15_UrgentDataComesFirstAndOnlyOnRequest) {
                                .write = true,
                                .urgent = true});
   Turn();
-  EXPECT_THAT(recorder.events, ElementsAre(kEventException, kEventRead, kEventWrite));
+  if (traits().tells_urgent) {
+    EXPECT_THAT(recorder.events, ElementsAre(kEventException, kEventRead, kEventWrite));
+  } else {
+    EXPECT_THAT(recorder.events, ElementsAre(kEventRead, kEventWrite));
+  }
 }
 
 TEST_P(EventLoopContract, E55_DrainEndsWhenNothingIsLeft) {
@@ -1384,7 +1388,9 @@ TEST_P(EventLoopContract, E71_GrowthBeyondTenAndBeyond1024Descriptors) {
 // E70: these tests run over every backend that can be made here; none is left out of the list.
 TEST(EventLoopBackends, E70_EveryBackendThatCanBeMadeIsInTheListOfTheTests) {
   std::vector<Backend> tested;
-  for (const BackendTraits& row : TestedBackends()) tested.push_back(row.backend);
+  for (const BackendTraits& row : TestedBackends()) {
+    if (row.on_double == nullptr) tested.push_back(row.backend);
+  }
   int made = 0;
   for (const char* name : {"epoll", "kqueue", "poll", "select", "io_uring"}) {
     ScopedInterposer system;
