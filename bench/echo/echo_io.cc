@@ -153,9 +153,13 @@ EchoStep EchoIo::OnWritable(int fd) {
 }
 
 void EchoIo::Close(int fd) {
+  Forget(fd);
+  close(fd);
+}
+
+void EchoIo::Forget(int fd) {
   if (!unsent_.empty()) unsent_.erase(fd);
   ++closed_;
-  close(fd);
 }
 
 void EchoFail(const std::string& message) {

@@ -54,6 +54,8 @@ class EchoIo {
   EchoStep OnReadable(int fd);
   EchoStep OnWritable(int fd);
   void Close(int fd);
+  // Close() for servers whose library closes the descriptor, just after this.
+  void Forget(int fd);
 
   // For servers whose library reads and writes: the counting that the steps above do themselves.
   void CountRequest() { ++requests_; }

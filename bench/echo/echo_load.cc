@@ -69,6 +69,7 @@ int64_t CpuNs(int pid) {
   bool found = false;
   if (DIR* tasks = opendir((directory + "/task").c_str()); tasks != nullptr) {
     while (const dirent* task = readdir(tasks)) {
+      if (task->d_name[0] == '.') continue;  // ".." has the same file
       std::ifstream in(directory + "/task/" + task->d_name + "/schedstat");
       if (int64_t ns; in >> ns) {
         sum += ns;
