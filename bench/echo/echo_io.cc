@@ -10,9 +10,7 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <set>
 
 namespace {
 
@@ -164,11 +162,13 @@ void EchoIo::Forget(int fd) {
 
 void EchoFail(const std::string& message) {
   fprintf(stderr, "echo server: %s\n", message.c_str());
-  exit(1);
+  // Not exit(): this may be a handler of a loop that lives as long as the process.
+  _exit(1);
 }
 
 void EchoUnsupported(const std::string& reason) {
   printf("unsupported\n");
+  fflush(stdout);
   fprintf(stderr, "echo server: %s\n", reason.c_str());
-  exit(3);
+  _exit(3);
 }

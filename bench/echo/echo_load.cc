@@ -45,6 +45,7 @@ namespace {
 
 constexpr size_t kMessageSize = 64;
 constexpr int kEventsPerWait = 512;
+constexpr int64_t kOpeningAtOnce = 256;  // far below any backlog
 constexpr int kPatienceMs = 10000;
 constexpr int64_t kNsPerSecond = 1000000000;
 
@@ -246,26 +247,24 @@ class Load {
     if (epoll_ctl(epoll_, EPOLL_CTL_ADD, client.fd, &event) != 0) FailErrno("epoll_ctl");
   }
 
-  // Opens connections until there are `count`, and asks once on each, so that the server has met
-  // all of them.
+  // Opens connections until there are `count`, and asks once on each, so that the server has met all
+  // of them.
   void Open(size_t count) {
     const size_t before = clients_.size();
     clients_.resize(count);
+    begin_limit_ = 0;  // an answer is not followed by a request
     for (size_t i = before; i < count; ++i) {
       Client& client = clients_[i];
       client.number = static_cast<uint32_t>(i);
       client.fd = Connect(port_, 0);
       Add(client);
+      ++under_way_;
       Send(client);
-      while (!Receive(client)) WaitFor(client);
+      while (under_way_ >= kOpeningAtOnce) Turn();
     }
-  }
-
-  void WaitFor(const Client& client) {
-    epoll_event event;
-    const int count = epoll_wait(epoll_, &event, 1, kPatienceMs);
-    if (count == 0) Fail("the server does not answer");
-    if (count > 0 && event.data.u64 != client.number) Fail("an answer that nobody has asked for");
+    while (under_way_ > 0) Turn();
+    begin_limit_ = std::numeric_limits<int64_t>::max();
+    latencies_ns_.clear();
   }
 
   void Begin(Client& client, int64_t now) {
