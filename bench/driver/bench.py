@@ -103,18 +103,23 @@ def run(options, processes):
             lab.standing_servers[stock.contender.name] = stock
             chosen.append(stock.contender)
         session = Session(lab, contenders.BY_NAME["raw"], chosen, chosen_cells, options.rounds)
+        if os.getloadavg()[0] > 0.5:
+            session.progress.say("the machine is busy (load average %.1f): expect noise" %
+                                 os.getloadavg()[0])
         if measured_cpu == load_cpu:
             session.progress.say("only one core: load and server share it")
         if wanted and stock.reason:
             session.progress.say("multi_server is left out: " + stock.reason)
         session.measure()
         if not options.no_calls:
-            session.count_calls()
+            # With --quick of the two that are compared: strace takes its time.
+            session.count_calls(["raw", "posthouse"] if options.quick else
+                                ["raw"] + [c.name for c in options.chosen if c.name != "raw2"])
         if any(cell.workload == "W5" for cell in chosen_cells):
-            session.count_memory(
-                [c for c in [session.raw] + options.chosen] +
-                [contenders.WITH_IDLE_TIMER] * any(c.name == "posthouse" for c in options.chosen))
-        session.failures += stock.complaints()
+            session.count_memory([session.raw] + options.chosen + [
+                contenders.WITH_IDLE_TIMER for c in options.chosen if c.name == "posthouse"])
+        for complaint in stock.complaints():
+            session.fail(complaint)
     settings = {"rounds": options.rounds, "seconds": options.seconds, "quick": options.quick,
                 "group": ratios.GROUP}
     return Report(session, settings, described, noise.report())
@@ -122,6 +127,7 @@ def run(options, processes):
 
 def main(arguments):
     options = parse_options(arguments)
+    sys.stdout.reconfigure(errors="replace")  # for terminals that know no "≤"
     # Ends as Ctrl-C does: children first.
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     try:
@@ -130,7 +136,9 @@ def main(arguments):
             return 0
         if not options.no_calls and shutil.which("strace") is None:
             raise Failed("strace is not installed (tools/setup bench)")
-        with Processes(*choose_cpus(os.sched_getaffinity(0))) as processes:
+        measured_cpu, load_cpu = choose_cpus(os.sched_getaffinity(0))
+        with Processes(measured_cpu, load_cpu) as processes:
+            os.sched_setaffinity(0, {load_cpu})  # the driver keeps away from what it measures
             report = run(options, processes)
         tables = report.as_markdown()
         print(tables, end="")

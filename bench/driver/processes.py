@@ -26,8 +26,15 @@ class Unsupported(Exception):
 
 
 def pairs(line):
-    """"a=1 b=2.5" -> {"a": 1.0, "b": 2.5}"""
-    return {name: float(value) for name, value in (pair.split("=") for pair in line.split())}
+    """"a=1 b=2.5 c=x" -> {"a": 1.0, "b": 2.5}"""
+    numbers = {}
+    for pair in line.split():
+        name, _, value = pair.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            pass  # a name
+    return numbers
 
 
 def choose_cpus(available):

@@ -6,6 +6,8 @@ import ratios
 from processes import Failed, Unsupported
 from workloads import counted, idle_bytes
 
+WAITS = ("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6")
+
 
 class Progress:
     """One line on standard error that says what is done at the moment."""
@@ -21,6 +23,11 @@ class Progress:
         self._out.write("\r" + text.ljust(self._length))
         self._out.flush()
         self._length = len(text)
+
+    def step(self, text):
+        """What show() says in more detail, for those who read a log."""
+        if not self._live:
+            self.say(text)
 
     def say(self, text):
         self.show("")
@@ -41,8 +48,11 @@ class CellResult:
     def names(self):
         return [c.name for c in self.contenders if c.name not in self.left_out]
 
-    def leave_out(self, name, reason):
-        self.left_out[name] = reason
+    def calls_of(self, name):
+        """System calls per operation; in W4 without the wait that ends each sweep, which is no
+        part of a change."""
+        return sum(count for call, count in self.calls[name].items()
+                   if self.cell.workload != "W4" or call not in WAITS)
 
     def metrics(self):
         for runs in self.rounds:
@@ -85,8 +95,7 @@ class Session:
 
     def measure(self):
         for number in range(self.rounds):
-            if not self.progress._live:
-                self.progress.say("round %d of %d" % (number + 1, self.rounds))
+            self.progress.step("round %d of %d" % (number + 1, self.rounds))
             for result in self.results:
                 self._measure_round(result, number)
         self.progress.show("")
@@ -112,23 +121,27 @@ class Session:
         except Unsupported as error:
             if name == "raw":
                 raise Failed("raw cannot do %s: %s" % (result.cell.label, error))
-            result.leave_out(name, str(error))
+            result.left_out[name] = str(error)
         except Failed as error:
             if name == "raw":
                 raise
-            result.leave_out(name, "failed")
-            self.failures.append("%s, %s: %s: %s" % (result.cell.workload, result.cell.label, name,
-                                                     error))
+            result.left_out[name] = "failed"
+            self.fail("%s: %s" % (name, error))
         return None
 
-    def count_calls(self):
+    def fail(self, complaint):
+        """Once, however often it is told."""
+        if complaint not in self.failures:
+            self.failures.append(complaint)
+
+    def count_calls(self, names):
+        """Of raw and of the contenders of these names."""
         for result in self.results:
             if not counted(result.cell):
                 continue
             for contender in [self.raw] + result.contenders:
                 name = contender.name
-                if name in result.left_out or name == "raw2" or \
-                        name in self.lab.standing_servers:
+                if name in result.left_out or name not in names:
                     continue
                 self.progress.show("system calls: %s, %s: %s" % (
                     result.cell.workload, result.cell.label, name))
@@ -148,5 +161,5 @@ class Session:
             except Unsupported:
                 pass
             except Failed as error:
-                self.failures.append("memory of %s: %s" % (contender.name, error))
+                self.fail("%s: %s" % (contender.name, error))
         self.progress.show("")

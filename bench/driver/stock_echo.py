@@ -44,13 +44,13 @@ class StockEcho:
 
     def _start(self):
         self.port = free_port()
-        everywhere = os.sched_getaffinity(0)
+        before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {self._cpu})  # master and worker inherit it
         try:
             self._master = StockMaster("127.0.0.1:%d inet n - n - 1 %s\n" % (self.port, PROGRAM),
                                        {PROGRAM: self._echo})
         finally:
-            os.sched_setaffinity(0, everywhere)
+            os.sched_setaffinity(0, before)
         # A first connection starts the worker; kept open, it keeps it from leaving.
         self._client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         self._client.sendall(b"hello\n")

@@ -247,8 +247,8 @@ class Load {
     if (epoll_ctl(epoll_, EPOLL_CTL_ADD, client.fd, &event) != 0) FailErrno("epoll_ctl");
   }
 
-  // Opens connections until there are `count`, and asks once on each, so that the server has met all
-  // of them.
+  // Opens connections until there are `count`, and asks once on each, so that the server has met
+  // all of them.
   void Open(size_t count) {
     const size_t before = clients_.size();
     clients_.resize(count);

@@ -10,15 +10,41 @@
 
 namespace {
 
+void End(bufferevent* stream) {
+  EchoIo::Get().CountClosed();
+  bufferevent_free(stream);
+}
+
+void OnRead(bufferevent* stream, void* context);
+void OnEvent(bufferevent* stream, short events, void* context);
+
+void OnAllWritten(bufferevent* stream, void* context) {
+  bufferevent_setcb(stream, &OnRead, nullptr, &OnEvent, nullptr);
+  bufferevent_enable(stream, EV_READ);
+}
+
+void OnLastWritten(bufferevent* stream, void* context) { End(stream); }
+
+// Reads nothing more until what is to be written is written, and then goes on with `next`.
+void WaitForOutput(bufferevent* stream, bufferevent_data_cb next) {
+  bufferevent_disable(stream, EV_READ);
+  bufferevent_setcb(stream, nullptr, next, &OnEvent, nullptr);
+}
+
 void OnRead(bufferevent* stream, void* context) {
   EchoIo::Get().CountRequest();
-  evbuffer_add_buffer(bufferevent_get_output(stream), bufferevent_get_input(stream));
+  evbuffer* output = bufferevent_get_output(stream);
+  evbuffer_add_buffer(output, bufferevent_get_input(stream));
+  if (evbuffer_get_length(output) > EchoIo::kBufferSize) WaitForOutput(stream, &OnAllWritten);
 }
 
 void OnEvent(bufferevent* stream, short events, void* context) {
-  if ((events & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) == 0) return;
-  EchoIo::Get().CountClosed();
-  bufferevent_free(stream);
+  const bool unsent = evbuffer_get_length(bufferevent_get_output(stream)) > 0;
+  if ((events & BEV_EVENT_ERROR) != 0 || ((events & BEV_EVENT_EOF) != 0 && !unsent)) {
+    End(stream);
+  } else if ((events & BEV_EVENT_EOF) != 0) {
+    WaitForOutput(stream, &OnLastWritten);
+  }
 }
 
 void OnConnection(evconnlistener* listener, evutil_socket_t fd, sockaddr* address, int length,
