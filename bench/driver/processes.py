@@ -89,8 +89,11 @@ class Processes:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             os.sched_setaffinity(0, {cpu})
 
-        child = subprocess.Popen(command, start_new_session=True, preexec_fn=prepare,
-                                 universal_newlines=True, **options)
+        try:
+            child = subprocess.Popen(command, start_new_session=True, preexec_fn=prepare,
+                                     universal_newlines=True, **options)
+        except FileNotFoundError:
+            raise Failed("no such program: " + command[0])
         self._children.add(child)
         return child
 
