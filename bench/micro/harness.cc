@@ -115,7 +115,8 @@ Reading Stopwatch::Stop() {
 Length::Length(Options* options)
     : seconds(options->Real("seconds", 0.25)),
       ops(options->Integer("ops", 0)),
-      check(options->Integer("check", 0) != 0) {}
+      check(options->Integer("check", 0) != 0),
+      limit_seconds(options->Integer("limit", 600)) {}
 
 void Samples::Add(int64_t ops, Reading taken) {
   if (ops <= 0) return;

@@ -69,6 +69,7 @@ struct Length {
   double seconds;  // of wall time
   int64_t ops;     // if positive: so many operations at once, without a warm-up, whatever it takes
   bool check;      // look closely at what was delivered
+  int64_t limit_seconds;  // a library that loses an event waits for ever: SIGALRM ends it
 };
 
 // Times per operation of one kind of work: the median of the chunks, which a disturbance of the

@@ -36,6 +36,9 @@ class PosthouseAdapter {
   }
   void Stop() { stopped_ = true; }
   void Poll() { Turn(absl::ZeroDuration()); }
+  void Describe(Report* report) {
+    report->Add("backend", std::string(posthouse::BackendName(loop_->backend())));
+  }
 
   template <typename Target>
   class Reader {
@@ -95,6 +98,7 @@ class PosthouseAdapter {
   }
   void Settle() {}
   void ClockMoved() {}
+  static constexpr bool kKernelKeepsTime = false;
 
  private:
   void Turn(absl::Duration max_wait) {
@@ -117,5 +121,5 @@ class PosthouseAdapter {
 }  // namespace bench
 
 int main(int argc, char** argv) {
-  return bench::RunMicro<bench::PosthouseAdapter>("posthouse", argc, argv);
+  return bench::RunMicro<bench::PosthouseAdapter>("posthouse", bench::Options(argc, argv));
 }

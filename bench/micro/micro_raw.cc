@@ -28,6 +28,7 @@ class RawAdapter {
   }
   void Stop() { stopped_ = true; }
   void Poll() { loop_.Turn(false); }
+  void Describe(Report* report) { report->Add("backend", "epoll"); }
 
   template <typename Target>
   class Reader {
@@ -96,6 +97,7 @@ class RawAdapter {
   }
   void Settle() {}
   void ClockMoved() {}
+  static constexpr bool kKernelKeepsTime = false;
 
  private:
   RawLoop loop_;
@@ -105,4 +107,6 @@ class RawAdapter {
 }  // namespace
 }  // namespace bench
 
-int main(int argc, char** argv) { return bench::RunMicro<bench::RawAdapter>("raw", argc, argv); }
+int main(int argc, char** argv) {
+  return bench::RunMicro<bench::RawAdapter>("raw", bench::Options(argc, argv));
+}

@@ -1,9 +1,9 @@
 // A clock that can be moved forward under every contender alike.
 //
-// shifted_clock.cc defines clock_gettime(2) in the program itself. The dynamic linker gives the
-// program's definition to the shared libraries too, so they all believe that the time has come
-// when ShiftClock() says so; the kernel does not, so nothing may sleep for a shifted deadline.
-// Linked into every program alike, it costs them the same one call.
+// shifted_clock.cc defines clock_gettime(2) and gettimeofday(2) in the program itself. The dynamic
+// linker gives the program's definitions to the shared libraries too, so they all believe that the
+// time has come when ShiftClock() says so; the kernel does not, so nothing may sleep for a shifted
+// deadline. Linked into every program alike, it costs them the same one call.
 //
 // Thread: one.
 
