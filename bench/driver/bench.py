@@ -36,7 +36,7 @@ def parse_options(arguments):
     parser.add_argument("--rounds", type=int, help="default 7; with --quick 3")
     parser.add_argument("--contenders", metavar="NAME,...",
                         help="besides raw: %s" % ", ".join(c.name for c in contenders.ALL[2:]))
-    parser.add_argument("--seconds", type=float, help="length of a run, default 0.2")
+    parser.add_argument("--seconds", type=float, help="length of a run, of W5 and W6 twice that; default 0.12")
     parser.add_argument("--json", metavar="FILE", help="everything that was measured")
     parser.add_argument("--markdown", metavar="FILE", help="the tables, as printed")
     parser.add_argument("--update-docs", action="store_true",
@@ -56,7 +56,7 @@ def parse_options(arguments):
     if options.rounds is None:
         options.rounds = 3 if options.quick else 7
     if options.seconds is None:
-        options.seconds = 0.05 if options.quick else 0.2
+        options.seconds = 0.05 if options.quick else 0.12
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("rounds and seconds are to be positive")
     default = contenders.QUICK if options.quick else [c.name for c in contenders.ALL[1:]]

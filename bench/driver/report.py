@@ -13,6 +13,7 @@ JSON (--json FILE), one object:
   memory      {contender: bytes of malloc per idle connection}
   targets     a list of {workload, where, metric, contender, to, unit, bound, verdict,
               cells [{label, measured, low, high, verdict}]}
+  elapsed     {workload: seconds that its runs took}
   failures    what went wrong, a list of sentences
 Times are in the unit that ends a metric's name: _ns, _us. How medians, ratios, intervals and verdicts
 are made: ratios.py.
@@ -30,6 +31,8 @@ Ratios are to the neighbouring runs of `raw`, a hand-written epoll loop: below 1
 requests per second. Median of the rounds, in brackets an interval that holds the median with at least
 {confidence:.0f} % (with few rounds: their range). `raw2` is `raw` under another name: what it reads
 away from 1.00 is noise."""
+
+MOST_FAILURES = 10
 
 TIMER_METRICS = {"insert_ns": "insert", "rearm_ns": "re-arm", "push_ns": "push back",
                  "cancel_ns": "cancel", "fire_ns": "fire"}
@@ -117,6 +120,8 @@ class Report:
                        "by_call": calls}
                       for result in self.session.results for name, calls in result.calls.items()],
             "memory": self.session.memory, "targets": self.targets,
+            "elapsed": {name: round(seconds, 1) for name, seconds in
+                        self.session.elapsed.items()},
             "failures": self.session.failures}, indent=1) + "\n"
 
     @staticmethod
@@ -151,8 +156,7 @@ class Report:
         parts += [self._calls_table(), self._memory_table(), self._left_out(),
                   self._targets_table()]
         if self.session.failures:
-            parts.append("### What went wrong\n\n" +
-                         "\n".join("- " + failure for failure in self.session.failures))
+            parts.append("### What went wrong\n\n" + self._failures())
         return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
     def _head(self):
@@ -167,6 +171,12 @@ class Report:
                 settings["seconds"], ", --quick" if settings["quick"] else "",
                 noise["steal_percent"], noise["load_before"],
                 DEFINITIONS.format(confidence=100 * ratios.CONFIDENCE)))
+
+    def _failures(self):
+        shown = self.session.failures[:MOST_FAILURES]
+        text = "\n".join("- " + failure for failure in shown)
+        more = len(self.session.failures) - len(shown)
+        return text + ("\n- and %d more, see the JSON" % more if more else "")
 
     @staticmethod
     def _ratio_text(values):
@@ -245,13 +255,23 @@ class Report:
         reasons = {}
         for result in self.session.results:
             for name, why in result.left_out.items():
-                reasons.setdefault((name, why), []).append(
-                    "%s %s" % (result.cell.workload, result.cell.label))
+                reasons.setdefault((name, why), []).append(result.cell)
         if not reasons:
             return ""
         return "Left out:\n\n" + "\n".join(
-            "- %s: %s (%s)" % (name, why, "; ".join(cells))
+            "- %s: %s (%s)" % (name, why, self._cells_text(cells))
             for (name, why), cells in reasons.items())
+
+    def _cells_text(self, cells):
+        """"W1, W2 (1000 pipes, 1 active; ...)": cells by name unless they are all of a workload."""
+        parts = []
+        for workload in TITLES:
+            labels = [cell.label for cell in cells if cell.workload == workload]
+            count = sum(r.cell.workload == workload for r in self.session.results)
+            if labels:
+                parts.append(workload if len(labels) == count else
+                             "%s: %s" % (workload, "; ".join(labels)))
+        return ", ".join(parts)
 
     def _targets_table(self):
         chosen = {r.cell.workload for r in self.session.results}

@@ -1,6 +1,7 @@
 """One run of the benchmark: rounds over cells over contenders, then the counting."""
 
 import sys
+import time
 
 import ratios
 from processes import Failed, Unsupported
@@ -91,13 +92,17 @@ class Session:
         self.results = [CellResult(cell, contenders) for cell in cells]
         self.memory = {}  # name: bytes per idle connection
         self.failures = []
+        self.elapsed = {}  # workload: seconds that its runs took
         self.progress = Progress()
 
     def measure(self):
         for number in range(self.rounds):
             self.progress.step("round %d of %d" % (number + 1, self.rounds))
             for result in self.results:
+                begun = time.monotonic()
                 self._measure_round(result, number)
+                workload = result.cell.workload
+                self.elapsed[workload] = self.elapsed.get(workload, 0) + time.monotonic() - begun
         self.progress.show("")
 
     def _measure_round(self, result, number):
@@ -126,13 +131,11 @@ class Session:
             if name == "raw":
                 raise
             result.left_out[name] = "failed"
-            self.fail("%s: %s" % (name, error))
+            self.fail("%s, %s: %s: %s" % (result.cell.workload, result.cell.label, name, error))
         return None
 
     def fail(self, complaint):
-        """Once, however often it is told."""
-        if complaint not in self.failures:
-            self.failures.append(complaint)
+        self.failures.append(complaint.replace(self.lab.binaries + "/", ""))
 
     def count_calls(self, names):
         """Of raw and of the contenders of these names."""
@@ -161,5 +164,5 @@ class Session:
             except Unsupported:
                 pass
             except Failed as error:
-                self.fail("%s: %s" % (contender.name, error))
+                self.fail("memory of %s: %s" % (contender.name, error))
         self.progress.show("")
