@@ -130,7 +130,7 @@ class PosthouseServer {
 
 struct TimedConnection {
   explicit TimedConnection(EventLoop* loop) : idle(loop, &OnIdle, this) {}
-  void Touch(EventLoop* loop) { idle.StartAt(loop->now_ns() + kIdleLimitNs); }
+  void Touch(EventLoop* loop) { loop->PushBack(&idle, kIdleLimitNs); }
   static void OnIdle(int event, void* context) {
     PosthouseServer<TimedConnection>::Get().End(static_cast<TimedConnection*>(context));
   }

@@ -239,19 +239,46 @@ bool TimerQueue::CollectBucket(const Bucket& bucket, int64_t now, uint64_t limit
     return false;
   }
   tick_ = std::max(tick_, std::min(bucket.last_tick, TickOf(std::max<int64_t>(now, 0))));
+  if (node != nullptr) return AddManyToDue(few, count, &walk, now, limit);
+  // Few: inserted one after the other into what will be due_.
+  TimerNode* sorted = nullptr;
+  for (int i = 0; i < count; ++i) {
+    if (!Sift(few[i], now, limit)) continue;
+    TimerNode** place = &sorted;
+    while (*place != nullptr && Before(*place, few[i])) place = &(*place)->next;
+    few[i]->next = *place;
+    *place = few[i];
+  }
+  return AddToDue(sorted);
+}
+
+bool TimerQueue::AddManyToDue(TimerNode* const* few, int count, Walk* walk, int64_t now,
+                              uint64_t limit) {
   Sorter sorter;
-  const auto sift = [&](TimerNode* node) {
-    if (TickOf(node->deadline) > tick_ || node->deadline > now) {
-      Insert(node, TickOf(node->deadline));
-    } else if (node->request >= limit) {
-      Link(&postponed_, node);
-    } else {
-      sorter.Add(node);
-    }
-  };
-  for (int i = 0; i < count; ++i) sift(few[i]);
-  while (node != nullptr && (node = walk.Next()) != nullptr) sift(node);
-  TimerNode* const sorted = sorter.Sorted();
+  for (int i = 0; i < count; ++i) {
+    if (Sift(few[i], now, limit)) sorter.Add(few[i]);
+  }
+  while (TimerNode* const node = walk->Next()) {
+    if (Sift(node, now, limit)) sorter.Add(node);
+  }
+  return AddToDue(sorter.Sorted());
+}
+
+// Whether the node is due; if not, it is put where it belongs.
+inline bool TimerQueue::Sift(TimerNode* node, int64_t now, uint64_t limit) {
+  if (TickOf(node->deadline) > tick_ || node->deadline > now) {
+    Insert(node, TickOf(node->deadline));
+    return false;
+  }
+  if (node->request >= limit) {
+    Link(&postponed_, node);
+    return false;
+  }
+  return true;
+}
+
+// False: the chain is empty.
+inline bool TimerQueue::AddToDue(TimerNode* sorted) {
   if (sorted == nullptr) return false;
   due_ = due_ == nullptr ? sorted : MergeChains(due_, sorted);
   for (TimerNode** place = &due_; *place != nullptr; place = &(*place)->next) {

@@ -144,6 +144,9 @@ class TimerQueue {
   int64_t FindNextDeadline();
   bool CollectDue(int64_t now, uint64_t limit);
   bool CollectBucket(const Bucket& bucket, int64_t now, uint64_t limit);
+  bool AddManyToDue(TimerNode* const* few, int count, Walk* walk, int64_t now, uint64_t limit);
+  bool Sift(TimerNode* node, int64_t now, uint64_t limit);
+  bool AddToDue(TimerNode* sorted);
   void EndRun();
 
   uint64_t tick_;  // everything before it has been collected

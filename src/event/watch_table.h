@@ -107,7 +107,8 @@ class WatchTable {
   }
 
  private:
-  static constexpr size_t kPerChunk = 64;
+  // 8 KiB, of which the heap's own bytes are a small part.
+  static constexpr size_t kPerChunk = 256;
 
   // Numbers of pairs fit WatchSlot::rare.
   static constexpr size_t kMostPairs = 65536;

@@ -249,10 +249,10 @@ TEST_P(EventLoopBudget, EO21_AWatchWhoseUnwantedEventShowedIsKeptExactFromThenOn
 
 TEST_P(EventLoopBudget, AWatchCosts48BytesWithItsFunctionsAndContext) {
   if (traits().poller_bytes_per_watch < 0) GTEST_SKIP() << "its sets have a fixed size";
-  ASSERT_GT(*RaiseDescriptorLimit(), 4000);
+  ASSERT_GT(*RaiseDescriptorLimit(), 5000);
   Pair pipe = MakePipe();
   Counter counter;
-  for (const int count : {500, 1000, 2000}) {
+  for (const int count : {1000, 2000, 4000}) {
     MakeLoop({});
     std::vector<UniqueFd> copies(count);
     for (UniqueFd& copy : copies) copy = UniqueFd(os::Fcntl(pipe.a.get(), F_DUPFD_CLOEXEC, 0));
