@@ -98,10 +98,11 @@ class LibeventAdapter {
       event_free(write_);
     }
     void Change(LibeventAdapter* /*adapter*/, int from, int to) {
-      if ((from & ~to & kRead) != 0) event_del(read_);
-      if ((from & ~to & kWrite) != 0) event_del(write_);
+      // Added first, so that the descriptor need not leave the kernel's set to come back at once.
       if ((to & ~from & kRead) != 0) event_add(read_, nullptr);
       if ((to & ~from & kWrite) != 0) event_add(write_, nullptr);
+      if ((from & ~to & kRead) != 0) event_del(read_);
+      if ((from & ~to & kWrite) != 0) event_del(write_);
     }
 
    private:
