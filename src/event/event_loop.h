@@ -21,8 +21,8 @@
 // System calls: Watch() enters the descriptor into the kernel's set at once, so that its errors
 // come back here; later interest changes are collected and their net effect is applied just before
 // the next wait (EO21), so enabling and disabling in one turn costs none.
-// Memory: 48 bytes per watched descriptor, handlers and context included, to which kqueue adds 8 and
-// poll 16; no allocation and no hash on the path of a ready event.
+// Memory: 48 bytes per watched descriptor, handlers and context included, to which kqueue adds 8
+// and poll 16; no allocation and no hash on the path of a ready event.
 //
 // Thread: one. Fork: the child calls AfterFork() before anything else on this loop; forgetting it
 // is a broken contract that RunOnce() detects (EO16). Close-on-exec: all of its descriptors.

@@ -125,6 +125,7 @@ class EventLoop::Impl {
   int64_t latest_now_ = 0;               // the latest reading of the precise clock
   int turns_until_glance_ = 0;
   int turns_between_glances_ = 1;
+  bool deadline_was_far_ = true;  // when timers were looked at last
   bool in_turn_ = false;
   bool busy_ = false;            // the latest turn called descriptor handlers
   bool rebuild_wanted_ = false;  // the kernel's set holds what we cannot remove
