@@ -500,13 +500,13 @@ void EventLoop::Impl::OnStaleEvent(const ReadyEvent& event, WatchSlot* slot) {
   rebuild_wanted_ = true;
 }
 
-// Handlers may shorten the list, which can cost another file its call in this turn, or lengthen it.
+// Goes by a copy, as handlers may change the list.
 void EventLoop::Impl::DispatchAlwaysReady() {
-  for (size_t i = 0; i < always_ready_.size(); ++i) {
-    const int fd = always_ready_[i];
+  const std::vector<int> files = always_ready_;
+  for (const int fd : files) {
     const WatchSlot& slot = table_.Get(fd);
     const uint32_t ready = slot.armed & kDirections;
-    if (ready != 0) Dispatch({ready, fd, slot.generation});
+    if (ready != 0 && (slot.flags & kAlwaysReady) != 0) Dispatch({ready, fd, slot.generation});
   }
 }
 

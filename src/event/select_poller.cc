@@ -2,9 +2,11 @@
 // the highest number.
 //
 // select knows nothing of hang-ups and errors, only of directions whose next call would not block.
-// A descriptor whose interest is kPollError alone is therefore asked about by poll(2): it stays in
+// A descriptor without a direction in its interest is therefore asked about by poll(2): it stays in
 // the readable set as long as that is silent, so that the hang-up of an idle peer is noticed at
-// once, and once unread data makes it ready all the time it is probed at each wake-up instead.
+// once, and once unread data makes it ready all the time it is probed at each wake-up instead. With
+// a direction it has the answer of that direction and no other: on Linux a Unix socket that is full
+// and shut down on both sides is not writable here, as only a hang-up tells it.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -101,7 +103,7 @@ class SelectPoller : public Poller {
   }
 
   void Store(int fd, uint32_t interest) {
-    const bool errors_alone = interest == kPollError;
+    const bool errors_alone = interest != 0 && (interest & (kPollRead | kPollWrite)) == 0;
     Put(fd, (interest & kPollRead) != 0 || errors_alone, &readable_);
     Put(fd, (interest & kPollWrite) != 0, &writable_);
     Put(fd, (interest & kPollUrgent) != 0, &urgent_);
@@ -122,8 +124,9 @@ class SelectPoller : public Poller {
       if (FD_ISSET(fd, &readable)) ready |= kPollRead;
       if (FD_ISSET(fd, &writable)) ready |= kPollWrite;
       if (FD_ISSET(fd, &urgent)) ready |= kPollUrgent;
-      if (FD_ISSET(fd, &watched_for_errors_) && (ready != 0 || FD_ISSET(fd, &probed_))) {
-        ready = ProbeForErrors(fd);
+      if (FD_ISSET(fd, &watched_for_errors_)) {
+        const bool suspected = (ready & kPollRead) != 0 || FD_ISSET(fd, &probed_);
+        ready = (ready & kPollUrgent) | (suspected ? ProbeForErrors(fd) : 0);
       }
       if (ready != 0) batch->events[batch->count++] = {ready, fd, generations_[fd]};
     }
@@ -147,7 +150,7 @@ class SelectPoller : public Poller {
   fd_set readable_;
   fd_set writable_;
   fd_set urgent_;
-  fd_set watched_for_errors_;  // interest kPollError alone
+  fd_set watched_for_errors_;  // interest in no direction
   fd_set probed_;              // of those, the ones with unread data
   int probed_count_ = 0;
   int end_ = 0;   // one more than the highest number ever added

@@ -126,6 +126,7 @@ inline constexpr BackendTraits kKqueueOnDoubleRows[] = {
      .refuses_to_remove_nothing = true,
      .notices_hang_up_behind_data = true,
      .poller_bytes_per_watch = 16,  // 8 in an array that doubles
+     .tells_urgent = kHasExceptFilter,
      .on_double = &kPlainKqueue},
     {.name = "kqueue_on_double_quirks",
      .backend = Backend::kKqueue,

@@ -27,6 +27,14 @@ constexpr short kPeerEnds = POLLRDHUP;
 constexpr short kPeerEnds = 0;
 #endif
 
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+bool IsExcept(const struct kevent& event) { return event.filter == EVFILT_EXCEPT; }
+constexpr uint32_t kUrgentNote = NOTE_OOB;
+#else
+bool IsExcept(const struct kevent&) { return false; }
+constexpr uint32_t kUrgentNote = 0;
+#endif
+
 constexpr int64_t kNanosPerMilli = 1000000;
 
 int64_t Now() {
@@ -149,7 +157,7 @@ int KqueueDouble::ApplyAll(Queue* queue, const struct kevent* changes, int chang
 // Returns 0 or the error.
 int KqueueDouble::Apply(Queue* queue, const struct kevent& change) {
   const bool known = change.filter == EVFILT_READ || change.filter == EVFILT_WRITE ||
-                     (change.filter == EVFILT_EXCEPT && !quirks_.lacks_except_filter);
+                     (IsExcept(change) && !quirks_.lacks_except_filter);
   if (!known) return EINVAL;
   if (!IsOpen(static_cast<int>(change.ident))) {
     return Has(change, EV_DELETE) ? quirks_.delete_closed_error : EBADF;
@@ -188,7 +196,7 @@ int KqueueDouble::Attach(Queue* queue, const struct kevent& change) {
                         (question.revents & POLLOUT) != 0 && ::isatty(fd) == 0;
     if (always) return quirks_.device_error;
   }
-  if (change.filter == EVFILT_EXCEPT && (type != S_IFSOCK || (change.fflags & NOTE_OOB) == 0)) {
+  if (IsExcept(change) && (type != S_IFSOCK || (change.fflags & kUrgentNote) == 0)) {
     return EINVAL;
   }
   if (change.filter == EVFILT_WRITE) {
@@ -239,7 +247,7 @@ bool KqueueDouble::IsReady(const Knote& note, short revents, struct kevent* even
   event->data = 0;
   if (note.registered.filter == EVFILT_READ) return IsReadable(note, revents, event);
   if (note.registered.filter == EVFILT_WRITE) return IsWritable(note, revents, event);
-  event->fflags = NOTE_OOB;
+  event->fflags = kUrgentNote;
   return (revents & POLLPRI) != 0;
 }
 

@@ -34,6 +34,13 @@
 
 namespace posthouse {
 
+// Whether the header has the filter for urgent data at all.
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+inline constexpr bool kHasExceptFilter = true;
+#else
+inline constexpr bool kHasExceptFilter = false;
+#endif
+
 // The defaults are what the manuals say.
 struct KqueueQuirks {
   // EV_ADD of WRITE on a pipe that has lost its reader: EPIPE, or EBADF (NetBSD).

@@ -135,11 +135,11 @@ TEST_P(KqueueFaults, APipeThatHasLostItsReaderIsWritableUntilNobodyAsks) {
   FdWatch watch = WatchAll(pipe.b.get(), &recorder, false, true);
   FdWatch second = WatchRead(other.a.get(), &healthy);
   for (int turn = 1; turn <= 3; ++turn) {
-    Turn(absl::InfiniteDuration());
+    Turn(absl::Seconds(10));
     EXPECT_EQ(recorder.writes, turn);
   }
   other.Write();
-  Turn(absl::InfiniteDuration());
+  Turn(absl::Seconds(10));
   EXPECT_EQ(healthy.reads, 1);  // one does not starve the other
   ReadSome(other.a.get());
   watch.DisableWrite();
@@ -266,7 +266,7 @@ TEST_P(KqueueFaults, EO13_AHangUpThatWasFoundIsToldAfterAnException) {
   thrower.then = [](int) { throw std::runtime_error("from a handler"); };
   timer.Start(absl::ZeroDuration());
   EXPECT_THROW(loop_->RunOnce(absl::ZeroDuration()).IgnoreError(), std::runtime_error);
-  Turn(absl::InfiniteDuration());
+  Turn(absl::Seconds(10));
   EXPECT_THAT(recorder.events, ElementsAre(kEventException));
 }
 
@@ -422,7 +422,7 @@ TEST_P(KqueueFaults, EO27_ADeviceThatTheKernelRefusesIsAlwaysReady) {
     Recorder recorder;
     system_->FailOnce(SystemCall::kKevent, error);
     FdWatch watch = WatchAll(pipe.a.get(), &recorder, true, false);
-    Turn(absl::InfiniteDuration());
+    Turn(absl::Seconds(10));
     EXPECT_EQ(recorder.reads, 1);
     EXPECT_THAT(loop_->DescribeWatches(), ElementsAre(HasSubstr("always-ready")));
   }
