@@ -51,7 +51,8 @@ static_assert((kTurnsPerAudit & (kTurnsPerAudit - 1)) == 0);
 // What the set is to hold for a watch that wants `target`.
 uint8_t KernelInterest(const WatchSlot& slot, uint8_t target) {
   const bool exclusive = (slot.flags & kExclusive) != 0 && target == kPollRead;
-  return target | kPollError | (exclusive ? kPollExclusive : 0);
+  return target | kPollError | (exclusive ? kPollExclusive : 0) |
+         ((slot.flags & kSoleOwner) != 0 ? kPollSoleOwner : 0);
 }
 
 uint8_t EffectiveInterest(const WatchSlot& slot) {

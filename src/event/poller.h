@@ -14,6 +14,9 @@
 //    that a number was closed. Files that cannot be polled are refused.
 //  - kqueue: a registration goes with its number. Each direction is a filter of its own, so a
 //    change of both is two calls. Files that cannot be polled are refused. A child has no queue.
+//  - io_uring: a registration is a request of its own. It holds its file, so removing it is what
+//    lets go of a file whose number was closed; of a sole owner's, the next wait does so. Changes
+//    go in with the next wait. What somebody else has read meanwhile may be reported (F14).
 //  - poll, select: the set is ours, and changes make no call. The wait fails when a number in the
 //    set is not open any more; making the set anew then finds which (F9). Files that cannot be
 //    polled are ready for ever by themselves.
@@ -47,6 +50,9 @@ inline constexpr uint32_t kPollError = 0x08;
 inline constexpr uint32_t kPollHangUp = 0x10;
 // In an interest only, a hint: wake one of the processes that wait on the same file (EO28).
 inline constexpr uint32_t kPollExclusive = 0x20;
+// In an interest only: nobody else holds the open file (FdWatchOptions::sole_owner). So the number
+// is open, and what is removed is closed next.
+inline constexpr uint32_t kPollSoleOwner = 0x40;
 
 // One descriptor that is ready, with the conditions found and the generation given with its
 // interest.

@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #endif
 
+#include "posthouse/os/io_uring.h"
 #include "posthouse/os/kqueue.h"
 #include "posthouse/os/os.h"
 

@@ -100,6 +100,11 @@ int EpollCreate1(int flags);
 int EpollCtl(int epoll, int operation, int fd, epoll_event* event);
 int EpollWait(int epoll, epoll_event* events, int capacity, int timeout_ms);
 int Signalfd(int fd, const sigset_t* mask, int flags);
+// Structures and flags: posthouse/os/io_uring.h.
+int IoUringSetup(unsigned entries, void* parameters);
+int IoUringEnter(int ring, unsigned submit, unsigned wait_for, unsigned flags, const void* argument,
+                 size_t size);
+int IoUringRegister(int ring, unsigned operation, void* argument, unsigned count);
 #endif
 // Everywhere; a kernel without them answers ENOSYS.
 int Kqueue();

@@ -595,6 +595,12 @@ absl::Status Worker::CreateLoop() {
     options.backend = *backend;
   }
   absl::StatusOr<std::unique_ptr<EventLoop>> loop = EventLoop::Create(options);
+  if (options.backend == Backend::kIoUring && absl::IsUnimplemented(loop.status())) {
+    // An administrator or a sandbox may refuse it at any time; the service is worth more.
+    log_.Warning(absl::StrCat(loop.status().message(), "; another event backend is used"));
+    options.backend = Backend::kBest;
+    loop = EventLoop::Create(options);
+  }
   if (!loop.ok()) return loop.status();
   loop_ = *std::move(loop);
   watchdog_.set_loop(loop_.get());

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "posthouse/os/io_uring.h"
 #include "posthouse/os/kqueue.h"
 
 #if defined(__linux__)
@@ -33,6 +34,7 @@ constexpr const char* kNames[] = {
 #include "posthouse/os/calls.inc"
 #undef POSTHOUSE_OS_CALL
     "KeventWait",
+    "IoUringWait",
 };
 
 [[noreturn]] void Misuse(const char* sentence) {
@@ -565,6 +567,38 @@ int AnswerKevent(Interposer& self, int queue, const struct kevent* changes, int 
   });
 }
 
+#if defined(__linux__)
+// Submits first, so that what the wait itself says is seen.
+int AnswerIoUringEnter(Interposer& self, int ring, unsigned submit, unsigned wait_for,
+                       unsigned flags, const void* argument, size_t size) {
+  int64_t limit_ns = -1;
+  io_uring::GetEventsArgument limited = {};
+  if ((flags & io_uring::kEnterExtArg) != 0) {
+    limited = *static_cast<const io_uring::GetEventsArgument*>(argument);
+    const auto* timeout = reinterpret_cast<const io_uring::Timespec*>(limited.timeout);
+    if (timeout != nullptr) limit_ns = timeout->seconds * kNanosPerSecond + timeout->nanoseconds;
+  }
+  if (self.clock_mode() == ClockMode::kReal || wait_for == 0 || limit_ns == 0) {
+    return real::IoUringEnter(ring, submit, wait_for, flags, argument, size);
+  }
+  int submitted = 0;
+  if (submit > 0) {
+    submitted = real::IoUringEnter(ring, submit, 0, 0, nullptr, 0);
+    if (submitted != static_cast<int>(submit)) return submitted;
+  }
+  const int found = self.Wait(SystemCall::kIoUringWait, limit_ns, [&](int limit_ms) {
+    const io_uring::Timespec limit = {limit_ms / 1000, limit_ms % 1000 * kNanosPerMilli};
+    limited.timeout = reinterpret_cast<uint64_t>(&limit);
+    const int result = real::IoUringEnter(ring, 0, wait_for, flags | io_uring::kEnterExtArg,
+                                          &limited, sizeof limited);
+    return result == 0 ? 1 : errno == ETIME ? 0 : -1;
+  });
+  if (found > 0 || submitted > 0) return submitted;
+  if (found == 0) errno = ETIME;
+  return -1;
+}
+#endif
+
 constexpr bool ClosesNumbers(SystemCall call) {
   switch (call) {
     case SystemCall::kClose:
@@ -647,6 +681,13 @@ bool WithoutChanges(int queue, const struct kevent* changes, int change_count,
   return change_count == 0;
 }
 
+#if defined(__linux__)
+bool WaitsForEvents(int ring, unsigned submit, unsigned wait_for, unsigned flags,
+                    const void* argument, size_t size) {
+  return wait_for > 0 || (flags & io_uring::kEnterExtArg) != 0;
+}
+#endif
+
 template <SystemCall call, typename Signature>
 struct Dispatcher;
 
@@ -680,6 +721,13 @@ struct Dispatcher<call, Result(Args...)> {
         return Dispatcher<SystemCall::kKeventWait, Result(Args...)>{native}(args...);
       }
     }
+#if defined(__linux__)
+    if constexpr (call == SystemCall::kIoUringEnter) {
+      if (WaitsForEvents(args...)) {
+        return Dispatcher<SystemCall::kIoUringWait, Result(Args...)>{native}(args...);
+      }
+    }
+#endif
     self.CountCall(call);
     if constexpr (call == SystemCall::kClose) return Observed(self, args...);
     if (self.quiet()) return native(args...);
@@ -740,6 +788,8 @@ struct Dispatcher<call, Result(Args...)> {
 #if defined(__linux__)
     } else if constexpr (call == SystemCall::kEpollWait) {
       return AnswerEpollWait(self, args...);
+    } else if constexpr (call == SystemCall::kIoUringEnter || call == SystemCall::kIoUringWait) {
+      return AnswerIoUringEnter(self, args...);
 #endif
     } else if constexpr (call == SystemCall::kKqueue) {
       return AnswerKqueue(self);

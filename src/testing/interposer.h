@@ -47,6 +47,9 @@ enum class SystemCall : int {
 #undef POSTHOUSE_OS_CALL
   // Kevent() without changes, which waits; kKevent is one that changes the queue.
   kKeventWait,
+  // IoUringEnter() for a number of completions or with a time limit; kIoUringEnter is one that only
+  // submits.
+  kIoUringWait,
   kCount,
   kAny,  // in a Fault: every call that can fail; never counted as such
 };
@@ -179,9 +182,9 @@ class Interposer {
   // From UseFakeClock() on, CLOCK_MONOTONIC and CLOCK_REALTIME (and their relatives) are the
   // test's. Both begin at fixed moments, the steady one later than any real uptime; switch over
   // before anything that remembers times is made.
-  // EpollWait, Kevent, Poll and Select without a limit really wait, until hang_bound() has passed:
-  // then the test has hung, which is said on standard error, and the process aborts. Nanosleep
-  // moves the clock. Setitimer is remembered and not handed over.
+  // EpollWait, IoUringEnter, Kevent, Poll and Select without a limit really wait, until
+  // hang_bound() has passed: then the test has hung, which is said on standard error, and the
+  // process aborts. Nanosleep moves the clock. Setitimer is remembered and not handed over.
 
   static constexpr int64_t kFakeSteadyStart = 1'000'000'000;  // seconds
   static constexpr int64_t kFakeWallStart = 1'767'225'600;    // 2026-01-01 00:00:00 UTC

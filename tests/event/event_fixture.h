@@ -60,6 +60,8 @@ struct BackendTraits {
   bool notices_hang_up_behind_data = false;
   // What the poller itself keeps per watch, in bytes; negative: sets of a fixed size.
   int poller_bytes_per_watch = 0;
+  // Calls beside the wait in a turn that follows one with events.
+  int checks_per_busy_turn = 0;
   // Urgent data can be seen (E65).
   bool tells_urgent = true;
   // A full pipe that loses its reader becomes writable.
@@ -97,6 +99,16 @@ inline constexpr BackendTraits kBackendRows[] = {
      .set_in_proc = "eventpoll",
      .refuses_to_remove_nothing = true,
      .notices_hang_up_behind_data = true},
+    {.name = "io_uring",
+     .backend = Backend::kIoUring,
+     .wait_call = SystemCall::kIoUringWait,
+     .wait_name = "io_uring_enter",
+     .make_call = SystemCall::kIoUringSetup,
+     .make_name = "io_uring_setup",
+     .change_call = SystemCall::kIoUringEnter,
+     .notices_hang_up_behind_data = true,
+     .poller_bytes_per_watch = 48,  // 24 in arrays that double
+     .checks_per_busy_turn = 1},
 #endif
     {.name = "poll",
      .backend = Backend::kPoll,
@@ -152,6 +164,15 @@ inline std::vector<BackendTraits> TestedBackends() {
     }
   }
   tested.insert(tested.end(), std::begin(kKqueueOnDoubleRows), std::end(kKqueueOnDoubleRows));
+  return tested;
+}
+
+// The row of one of them, if it is there.
+inline std::vector<BackendTraits> TestedBackends(Backend backend) {
+  std::vector<BackendTraits> tested;
+  for (const BackendTraits& row : TestedBackends()) {
+    if (row.backend == backend && row.on_double == nullptr) tested.push_back(row);
+  }
   return tested;
 }
 

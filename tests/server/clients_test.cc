@@ -471,6 +471,18 @@ TEST_F(ClientsTest, S43_TheSelectBackendMovesNothing) {
   EXPECT_LT(fd, 128) << answer;
 }
 
+#if defined(__linux__)
+// A sandbox may refuse what the administrator asks for.
+TEST_F(ClientsTest, WithoutIoUringAnotherBackendServes) {
+  Scenario scenario;
+  scenario.master.environment = {"POSTHOUSE_EVENT_BACKEND=io_uring"};
+  scenario.test = "refuse_io_uring";
+  Start(std::move(scenario));
+  EXPECT_EQ(Connect().Ask("ECHO x"), "x");
+  EXPECT_EQ(Count(log(), "warning: io_uring: io_uring_setup: Operation not permitted"), 1) << log();
+}
+#endif
+
 TEST_F(ClientsTest, S43_TheThresholdCanBeChosen) {
   if (WithSelect()) GTEST_SKIP() << "select moves no descriptors";
   Start(WithTest("client_fd_threshold=300"));

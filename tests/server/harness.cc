@@ -3,8 +3,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -30,7 +32,11 @@ std::unique_ptr<FakeMaster> MakeMaster(Scenario scenario) {
   options.arguments = scenario.arguments;
   options.arguments.configured = scenario.configured;
   if (!scenario.test.empty()) options.environment.push_back("POSTHOUSE_TEST=" + scenario.test);
-  options.environment.push_back("POSTHOUSE_EVENT_BACKEND");
+  const bool chosen = std::any_of(options.environment.begin(), options.environment.end(),
+                                  [](const std::string& variable) {
+                                    return absl::StartsWith(variable, "POSTHOUSE_EVENT_BACKEND=");
+                                  });
+  if (!chosen) options.environment.push_back("POSTHOUSE_EVENT_BACKEND");
   absl::StatusOr<std::unique_ptr<FakeMaster>> master = FakeMaster::Create(std::move(options));
   if (!master.ok()) {
     std::fprintf(stderr, "%s\n", master.status().ToString().c_str());

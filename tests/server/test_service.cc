@@ -13,9 +13,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#if defined(__linux__)
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/syscall.h>
+#endif
+
 #include <any>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <new>
@@ -359,11 +367,29 @@ int Serve(int argc, char** argv, const Switches& on) {
   return MultiServerMain(argc, argv, std::move(options));
 }
 
+// As a sandbox does.
+void RefuseIoUring() {
+#if defined(__linux__)
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter = {static_cast<unsigned short>(std::size(program)), program};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) {
+    _exit(99);
+  }
+#endif
+}
+
 }  // namespace
 }  // namespace posthouse
 
 int main(int argc, char** argv) {
   const posthouse::Switches on;
+  if (on.has("refuse_io_uring")) posthouse::RefuseIoUring();
   int status = 0;
   for (int i = 0; i < on("runs", 1); ++i) status = posthouse::Serve(argc, argv, on);
   return status;
