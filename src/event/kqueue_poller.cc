@@ -53,7 +53,7 @@ using Filter = decltype(kevent::filter);
 using Flags = decltype(kevent::flags);
 using Udata = decltype(kevent::udata);
 
-// A level that no socket's buffer reaches.
+// A level that data does not reach. Where a kernel lowers it, poll(2) is asked instead.
 constexpr int kUnreachable = INT_MAX;
 
 // What is merged into one READ filter.
@@ -212,7 +212,7 @@ class KqueuePoller : public Poller {
     change.filter = filter;
     change.flags = static_cast<Flags>(flags);
     change.fflags = note;
-    change.data = kUnreachable;                                 // looked at with NOTE_LOWAT alone
+    if (filter == EVFILT_READ && note == NOTE_LOWAT) change.data = kUnreachable;
     change.udata = (Udata) static_cast<uintptr_t>(generation);  // a pointer or an integer
     ++counters_.changes;
     const int result = os::Kevent(queue_, &change, 1, nullptr, 0, nullptr);
@@ -229,7 +229,11 @@ class KqueuePoller : public Poller {
     if (error == 0 && (filters & kReadFilter) != 0) {
       error = AddRead(fd, generation, filters & kReadFilter);
     }
-    if (error != 0) DeleteFilters(fd, slots_[fd].filters & ~before);
+    if (error != 0) {
+      ReadyEvent made;
+      TakeBack(fd, &made);
+      DeleteFilters(fd, slots_[fd].filters & ~before);
+    }
     return error;
   }
 

@@ -128,6 +128,7 @@ TEST_P(KqueueFaults, EO21_TheNetChangeOfATurnIsSubmittedOnceBeforeTheWait) {
 
 // Rule 3.
 TEST_P(KqueueFaults, APipeThatHasLostItsReaderIsWritableUntilNobodyAsks) {
+  UseFakeClock();
   Pair pipe = MakePipe();
   Pair other = MakePipe();
   pipe.a.Reset();
@@ -157,6 +158,7 @@ TEST_P(KqueueFaults, APipeThatHasLostItsReaderIsWritableUntilNobodyAsks) {
 }
 
 TEST_P(KqueueFaults, APipeThatHasLostItsReaderIsForgottenWithItsNumber) {
+  UseFakeClock();
   Pair pipe = MakePipe();
   pipe.a.Reset();
   Recorder recorder, fresh;
@@ -468,6 +470,22 @@ TEST_P(KqueueFaults, F10_ALackOfMemoryIsReturnedWithNothingChanged) {
   FdWatch watch = Watch(sockets.a.get(), options);
   Turn();
   EXPECT_THAT(recorder.events, ElementsAre(kEventRead, kEventWrite));
+}
+
+TEST_P(KqueueFaults, F10_AFailedWatchOfAPipeWithoutReaderLeavesNothing) {
+  Pair pipe = MakePipe();
+  pipe.a.Reset();
+  Recorder recorder;
+  system_->FailOnce(SystemCall::kKevent, ENOMEM, 2);  // reading, after writing was refused
+  EXPECT_THAT(loop_->Watch(pipe.b.get(), {.on_readable = &Recorder::On,
+                                          .on_writable = &Recorder::On,
+                                          .context = &recorder,
+                                          .write = true}),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  Turns(3);
+  EXPECT_THAT(recorder.events, IsEmpty());
+  EXPECT_EQ(loop_->counters().stale_events, 0);
+  EXPECT_EQ(kqueue_.CountKnotes(pipe.b.get()), 0);
 }
 
 TEST_P(KqueueFaults, F10_ACollectedChangeWithoutMemoryIsTriedAgain) {
