@@ -15,6 +15,9 @@
 // unless the file has a sole owner, who closes it next: then the next wait does it, and lets go of
 // the file. No event can come from a number that was closed (F4): requests are cancelled by a name
 // of their own, a sequence number that also tells old completions from new ones.
+//
+// Urgent data by itself ends no wait, since the kernel does not tell of it here; it is seen when
+// something else is.
 
 #include "posthouse/event/poller.h"
 
@@ -62,10 +65,11 @@ uint64_t Pack(int fd, uint32_t sequence) {
   return static_cast<uint64_t>(sequence) << 32 | static_cast<uint32_t>(fd);
 }
 
-// The kernel reads the mask as two halves, in the order of a little-endian machine.
+// The kernel reads the mask as two halves, in the order of a little-endian machine. The hint
+// kPollExclusive is not handed on: here it would also wake a process that does not wait, in the
+// place of one that does.
 uint32_t PollMask(uint32_t interest) {
-  uint32_t mask = interest & kConditions;
-  if ((interest & kPollExclusive) != 0) mask |= EPOLLEXCLUSIVE;
+  const uint32_t mask = interest & kConditions;
   return std::endian::native == std::endian::little ? mask : mask << 16 | mask >> 16;
 }
 
@@ -359,12 +363,6 @@ class IoUringPoller : public Poller {
 
   bool RequestFailed(int fd, Registration* registration, int error, ReadyBatch* batch) {
     if (error == ECANCELED) {
-      Arm(fd, registration);
-      return true;
-    }
-    if (error == EINVAL && (registration->interest & kPollExclusive) != 0) {
-      ++counters_.repaired;
-      registration->interest &= ~kPollExclusive;
       Arm(fd, registration);
       return true;
     }
