@@ -15,9 +15,6 @@
 // unless the file has a sole owner, who closes it next: then the next wait does it, and lets go of
 // the file. No event can come from a number that was closed (F4): requests are cancelled by a name
 // of their own, a sequence number that also tells old completions from new ones.
-//
-// Urgent data by itself ends no wait, since the kernel does not tell of it here; it is seen when
-// something else is.
 
 #include "posthouse/event/poller.h"
 
@@ -65,11 +62,12 @@ uint64_t Pack(int fd, uint32_t sequence) {
   return static_cast<uint64_t>(sequence) << 32 | static_cast<uint32_t>(fd);
 }
 
-// The kernel reads the mask as two halves, in the order of a little-endian machine. The hint
-// kPollExclusive is not handed on: here it would also wake a process that does not wait, in the
-// place of one that does.
+// The kernel reads the mask as two halves, in the order of a little-endian machine. Urgent data
+// alone does not wake a request, so that asks for any data. The hint kPollExclusive is not handed
+// on: here it would also wake a process that does not wait, in the place of one that does.
 uint32_t PollMask(uint32_t interest) {
-  const uint32_t mask = interest & kConditions;
+  uint32_t mask = interest & kConditions;
+  if ((interest & kPollUrgent) != 0) mask |= kPollRead;
   return std::endian::native == std::endian::little ? mask : mask << 16 | mask >> 16;
 }
 
@@ -351,10 +349,14 @@ class IoUringPoller : public Poller {
     if (completion.result < 0) return RequestFailed(fd, &registration, -completion.result, batch);
     const uint32_t found = completion.result & (registration.interest | kAlwaysReported);
     if (found == 0) return true;
-    if (registration.ready == 0) {
-      ++ready_count_;
-      registration.doubtful = registration.found_not_ready_in == static_cast<uint8_t>(wait_number_);
-      if (registration.doubtful) ++doubts_;
+    // What wakes a reader of TCP hints at urgent data, whether there is any or not.
+    const bool doubtful = (found & kPollUrgent) != 0 ||
+                          (registration.ready == 0 &&
+                           registration.found_not_ready_in == static_cast<uint8_t>(wait_number_));
+    if (registration.ready == 0) ++ready_count_;
+    if (doubtful && !registration.doubtful) {
+      registration.doubtful = true;
+      ++doubts_;
     }
     registration.ready |= static_cast<uint8_t>(found);
     List(fd, &registration);

@@ -887,31 +887,41 @@ TEST_P(EventLoopContract, F7_WhatCameBeforeTheHangUpIsRead) {
   }
 }
 
-TEST_P(EventLoopContract, F15_UrgentDataComesFirstAndOnlyOnRequest) {
+// Connected over loopback; `a` was accepted.
+Pair MakeTcp() {
   UniqueFd listener(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof address;
   auto* generic = reinterpret_cast<sockaddr*>(&address);
-  ASSERT_EQ(os::Bind(listener.get(), generic, length), 0);
-  ASSERT_EQ(os::Listen(listener.get(), 1), 0);
-  ASSERT_EQ(os::Getsockname(listener.get(), generic, &length), 0);
+  EXPECT_EQ(os::Bind(listener.get(), generic, length), 0);
+  EXPECT_EQ(os::Listen(listener.get(), 1), 0);
+  EXPECT_EQ(os::Getsockname(listener.get(), generic, &length), 0);
   UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  ASSERT_EQ(os::Connect(client.get(), generic, length), 0);
+  EXPECT_EQ(os::Connect(client.get(), generic, length), 0);
   UniqueFd server(os::Accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  return {std::move(server), std::move(client)};
+}
+
+// Until poll(2) says so.
+void AwaitCondition(int fd, short condition) {
+  pollfd one = {fd, condition, 0};
+  ASSERT_EQ(os::Poll(&one, 1, 10000), 1);
+}
+
+TEST_P(EventLoopContract, F15_UrgentDataComesFirstAndOnlyOnRequest) {
+  const auto [server, client] = MakeTcp();
   Recorder recorder;
   FdWatch watch = WatchAll(server.get(), &recorder, true, true);
   ASSERT_EQ(os::Send(client.get(), "u", 1, MSG_OOB), 1);
-  pollfd urgent = {server.get(), POLLPRI, 0};
-  ASSERT_EQ(os::Poll(&urgent, 1, 10000), 1);
+  AwaitCondition(server.get(), POLLPRI);
   Turn();
   EXPECT_THAT(recorder.events, ElementsAre(kEventWrite));  // E65: invisible
   watch.Reset();
   recorder.events.clear();
   ASSERT_EQ(os::Send(client.get(), "n", 1, 0), 1);
-  pollfd readable = {server.get(), POLLIN, 0};
-  ASSERT_EQ(os::Poll(&readable, 1, 10000), 1);
+  AwaitCondition(server.get(), POLLIN);
   watch = Watch(server.get(), {.on_readable = &Recorder::On,
                                .on_writable = &Recorder::On,
                                .on_error = &Recorder::On,
@@ -923,6 +933,40 @@ TEST_P(EventLoopContract, F15_UrgentDataComesFirstAndOnlyOnRequest) {
     EXPECT_THAT(recorder.events, ElementsAre(kEventException, kEventRead, kEventWrite));
   } else {
     EXPECT_THAT(recorder.events, ElementsAre(kEventRead, kEventWrite));
+  }
+}
+
+// E65: whatever the direction, when it comes and not before.
+TEST_P(EventLoopContract, F15_UrgentDataIsToldWhenItComesAndOtherDataIsNot) {
+  if (!traits().tells_urgent) GTEST_SKIP() << traits().name << " does not see it";
+  for (const bool reading : {false, true}) {
+    const auto [server, client] = MakeTcp();
+    Recorder recorder;
+    FdWatch watch = Watch(server.get(), {.on_readable = &Recorder::On,
+                                         .on_error = &Recorder::On,
+                                         .context = &recorder,
+                                         .read = reading,
+                                         .urgent = true});
+    Turns(2);
+    EXPECT_THAT(recorder.events, ElementsAre());
+    ASSERT_EQ(os::Send(client.get(), "n", 1, 0), 1);
+    AwaitCondition(server.get(), POLLIN);
+    Turn();
+    EXPECT_EQ(recorder.errors, 0);
+    EXPECT_EQ(recorder.reads, reading ? 1 : 0);
+    ASSERT_EQ(os::Send(client.get(), "u", 1, MSG_OOB), 1);
+    AwaitCondition(server.get(), POLLPRI);
+    Turns(2);
+    EXPECT_EQ(recorder.errors, 2);
+    // It has been read past, and the rest has been read.
+    char byte = 0;
+    EXPECT_EQ(os::Recv(server.get(), &byte, 1, MSG_OOB), 1);
+    EXPECT_EQ(byte, 'u');
+    EXPECT_EQ(ReadSome(server.get()), "n");
+    ReadSome(server.get());
+    recorder.events.clear();
+    Turns(2);
+    EXPECT_THAT(recorder.events, ElementsAre());
   }
 }
 
