@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -44,27 +45,26 @@ struct Differences {
   // A hang-up of a watch without an enabled direction reaches on_error one turn later, and not at
   // all if something happens to the watch in between: interest that was dropped may still be in the
   // kernel's set, and it shows as readiness first (F6).
-  bool late_hang_up;
+  bool late_hang_up = false;
   // In a turn whose wait a signal ended, files that are always ready are served, as the loop knows
   // them without the kernel (EO10, EO27).
-  bool files_in_interrupted_turns;
+  bool files_in_interrupted_turns = false;
   // A hang-up alone is not writability: a full socket that is shut down on both sides, or the
   // reading end of a pipe (E54). Sockets are emptied before they are shut down.
-  bool hang_up_hides_writability;
-  // A turn whose wait a signal ended delivers what was known before it. None is interrupted.
-  bool serves_interrupted_turns;
-  // Urgent data wakes nobody by itself. None is sent.
-  bool misses_urgent_data;
+  bool hang_up_hides_writability = false;
+  // What is ready is known before the call that waits, and no signal hides it. Turns are not
+  // interrupted.
+  bool knows_before_waiting = false;
+  // Readiness that somebody else than the handler has used up may be told once more (F14). In the
+  // turn after that such a descriptor's handlers do nothing.
+  bool false_readiness = false;
 };
 constexpr Differences kDifferences[] = {
-    {Backend::kEpoll, false, true, false, false, false},
-    {Backend::kSelect, true, false, true, false, false},
-    {Backend::kKqueue, true, true, false, false, false},
-    {Backend::kIoUring, false, true, false, true, true},
+    {.backend = Backend::kEpoll, .files_in_interrupted_turns = true},
+    {.backend = Backend::kSelect, .late_hang_up = true, .hang_up_hides_writability = true},
+    {.backend = Backend::kKqueue, .late_hang_up = true, .files_in_interrupted_turns = true},
+    {.backend = Backend::kIoUring, .knows_before_waiting = true, .false_readiness = true},
 };
-// And io_uring may report what was there and has been taken since by somebody else than the
-// handler; differential_world.h does what a handler does then, which is nothing.
-//
 // Not generated, because the contract leaves it open:
 //  - numbers closed behind a watch, which only poll and select notice (E20, F9);
 //  - another file under a watched number that cannot be polled, or while the watch is paused;
@@ -83,7 +83,7 @@ Differences DifferencesOf(Backend backend) {
   for (const Differences& row : kDifferences) {
     if (row.backend == backend) return row;
   }
-  return {backend, false, false, false, false, false};
+  return {backend};
 }
 
 // A small generator that is cheap to begin anew, so that each step has its own and others can be
@@ -164,7 +164,6 @@ class Episode {
   void Fork(Dice* dice);
 
   void Turn(Dice* dice);
-  bool tells_urgent() const { return traits_.tells_urgent && !differences_.misses_urgent_data; }
   Plan MakePlan(Dice* dice, bool interrupted);
   void CompareTurn(const Plan& plan, bool cut_short);
   bool SameCalls(const Plan& plan, int slot, bool cut_short);
@@ -204,6 +203,7 @@ class Episode {
   const bool traced_;
   std::unique_ptr<World> worlds_[2];
   HangUp hang_ups_[kSlots] = {};
+  bool used_up_[kSlots] = {};  // what may be told falsely
   bool in_child_ = false;
   int step_ = 0;
   int64_t deliveries_ = 0;
@@ -230,7 +230,7 @@ WatchChoice Episode::AnyChoice(Dice* dice, Channel channel, bool duplicated) {
   choice.error_handler = !dice->OneIn(3);
   choice.read = choice.read_handler && !dice->OneIn(4);
   choice.write = choice.write_handler && dice->OneIn(2);
-  choice.urgent = tells_urgent() && channel == Channel::kTcp && dice->OneIn(2);
+  choice.urgent = traits_.tells_urgent && channel == Channel::kTcp && dice->OneIn(2);
   choice.exclusive = !choice.write_handler && dice->OneIn(4);
   choice.sole_owner = !duplicated && !in_child_ && dice->OneIn(4);
   return choice;
@@ -301,6 +301,7 @@ void Episode::StepOnWatch(Dice* dice, int slot) {
 void Episode::StepOnTraffic(Dice* dice, int slot) {
   const End end = dice->OneIn(3) ? End::kOurs : End::kPeers;
   const char* who = end == End::kOurs ? "we" : "the peer";
+  if (end == End::kOurs) used_up_[slot] = differences_.false_readiness;
   const int size = 1 + dice->Below(dice->OneIn(4) ? 4096 : 200);
   const int number = dice->Below(20);
   if (number < 8) {
@@ -315,7 +316,7 @@ void Episode::StepOnTraffic(Dice* dice, int slot) {
   } else if (number < 18) {
     Note(who, " of slot ", slot, " writes until it is full");
     BothReturn("fill", [&](World& world) { return world.Fill(slot, end); });
-  } else if (tells_urgent()) {
+  } else if (traits_.tells_urgent) {
     Note("the peer of slot ", slot, " sends urgent data");
     BothReturn("urgent", [&](World& world) { return world.SendUrgent(slot); });
   }
@@ -402,6 +403,7 @@ void Episode::Fork(Dice* dice) {
   const absl::optional<int> status = WaitForExit(child);
   if (status.value_or(-1) != 0) Fail("a child failed");
   Both([](World& world) { world.AfterChild(); });
+  std::fill(std::begin(used_up_), std::end(used_up_), differences_.false_readiness);
 }
 
 // --- A turn ---
@@ -420,8 +422,8 @@ Plan Episode::MakePlan(Dice* dice, bool interrupted) {
     slot.deed = lively && dice->OneIn(3)
                     ? static_cast<Deed>(dice->Below(static_cast<int>(Deed::kCount)))
                     : Deed::kReadSome;
-    slot.bystander = interrupted && differences_.files_in_interrupted_turns &&
-                     worlds_[0]->channel(i) == Channel::kFile;
+    slot.bystander = used_up_[i] || (interrupted && differences_.files_in_interrupted_turns &&
+                                     worlds_[0]->channel(i) == Channel::kFile);
     slot.amount = 1 + dice->Below(300);
     slot.channel = AnyChannel(dice, false);
     const bool renewed =
@@ -441,7 +443,7 @@ Plan Episode::MakePlan(Dice* dice, bool interrupted) {
 }
 
 void Episode::Turn(Dice* dice) {
-  const bool interrupted = dice->OneIn(20) && !differences_.serves_interrupted_turns;
+  const bool interrupted = dice->OneIn(20) && !differences_.knows_before_waiting;
   const Plan plan = MakePlan(dice, interrupted);
   const SystemCall waits[] = {SystemCall::kPoll, traits_.wait_call};
   bool threw[2];
@@ -482,10 +484,24 @@ void Episode::CompareTurn(const Plan& plan, bool cut_short) {
   }
 }
 
+// In their order.
+bool HasAllOf(const std::vector<Call>& calls, const std::vector<Call>& needed) {
+  size_t found = 0;
+  for (const Call& call : calls) {
+    if (found < needed.size() && call == needed[found]) ++found;
+  }
+  return found == needed.size();
+}
+
 bool Episode::SameCalls(const Plan& plan, int slot, bool cut_short) {
-  if (plan.slots[slot].bystander) return true;
   std::vector<Call> first = worlds_[0]->calls(slot);
   std::vector<Call> second = worlds_[1]->calls(slot);
+  if (used_up_[slot]) {
+    if (cut_short) return true;
+    used_up_[slot] = false;
+    return plan.slots[slot].victim || HasAllOf(second, first);
+  }
+  if (plan.slots[slot].bystander) return true;
   if (plan.slots[slot].victim && plan.attack != Attack::kNone) {
     // Whether it was called before it was silenced is a matter of order among descriptors; that it
     // was not called afterwards, each world knows by itself. New handlers are called in its place.

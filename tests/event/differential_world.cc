@@ -60,7 +60,6 @@ World::World(Backend backend) {
   absl::StatusOr<std::unique_ptr<EventLoop>> loop = EventLoop::Create({.backend = backend});
   POSTHOUSE_CHECK(loop.ok(), "a loop of the differential test");
   loop_ = *std::move(loop);
-  news_may_be_old_ = backend == Backend::kIoUring;
   for (int i = 0; i < kTimers; ++i) MakeTimerAnew(i);
 }
 
@@ -411,7 +410,6 @@ bool World::Turn(const Plan& plan) {
   for (Slot& slot : slots_) {
     slot.calls.clear();
     slot.acted = false;
-    slot.ready = ReadyFor(slot);
   }
   bool threw = false;
   try {
@@ -434,21 +432,9 @@ void World::OnEvent(int event, void* context) {
   self->world->Handle(event, self);
 }
 
-// The events that are true of a descriptor.
-int World::ReadyFor(const Slot& slot) {
-  pollfd asked = {slot.fd.get(), POLLIN | POLLOUT | POLLPRI, 0};
-  if (!slot.fd.valid() || ::poll(&asked, 1, 0) < 0) return 0;
-  const bool ended = (asked.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
-  return (ended || (asked.revents & POLLIN) != 0 ? kEventRead : 0) |
-         (ended || (asked.revents & POLLOUT) != 0 ? kEventWrite : 0) |
-         (ended || (asked.revents & POLLPRI) != 0 ? kEventException : 0);
-}
-
 void World::Handle(int event, Context* context) {
   const int number = context->slot;
   Slot& slot = slots_[number];
-  // A handler whose call would block does nothing (F14).
-  if (news_may_be_old_ && !context->ended && (slot.ready & event) == 0) return;
   if (context->ended) Break("a handler was called after its watch had ended or it was replaced");
   slot.calls.push_back({context->label, event});
   if (plan_->slots[number].victim) {

@@ -194,7 +194,6 @@ class World {
     WatchChoice choice;
     Context* context = nullptr;
     std::vector<Call> calls;
-    int ready = 0;  // events, when the turn began
     bool acted = false;
   };
   struct TimerSlot {
@@ -202,7 +201,6 @@ class World {
     std::unique_ptr<Context> context;
   };
 
-  static int ReadyFor(const Slot& slot);
   static void OnEvent(int event, void* context);
   static void OnTimer(int event, void* context);
   void Handle(int event, Context* context);
@@ -227,8 +225,6 @@ class World {
   std::vector<std::unique_ptr<Context>> contexts_;  // all there were, so that a late call is seen
   std::vector<int> timer_calls_;
   const Plan* plan_ = nullptr;
-  // Readiness that somebody else than the handler has ended may be reported all the same.
-  bool news_may_be_old_ = false;
   bool attacked_ = false;
   bool forked_ = false;
   std::string broken_;
