@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "posthouse/base/check.h"
 #include "posthouse/event/event_loop_impl.h"
+#include "posthouse/event/io_uring_port.h"
 #include "posthouse/event/poller.h"
 #include "posthouse/event/watch_table.h"
 #include "posthouse/os/clock.h"
@@ -325,8 +326,9 @@ inline absl::Status EventLoop::Impl::Turn(absl::Duration max_wait) {
   if (ABSL_PREDICT_FALSE(!Wait(max_wait))) return batch_.error;
   if (timers_.pending() > 0) RunTimers();
   if (ABSL_PREDICT_FALSE((counters_.turns & (kTurnsPerAudit - 1)) == 0)) Audit();
-  busy_ = batch_.count > 0;
+  busy_ = batch_.count + batch_.completions > 0;
   for (int i = 0; i < batch_.count; ++i) Dispatch(batch_.events[i]);
+  if (ABSL_PREDICT_FALSE(batch_.completions > 0)) RunCompletions();
   if (ABSL_PREDICT_FALSE(!always_ready_.empty())) DispatchAlwaysReady();
   if (ABSL_PREDICT_FALSE(!given_up_.empty())) DispatchGivenUp();
   return absl::OkStatus();
@@ -355,7 +357,7 @@ bool EventLoop::Impl::WaitByPlan(absl::Duration max_wait) {
     ++counters_.waits;
     if (ABSL_PREDICT_FALSE(!poller_->Wait(plan.timeout_ns, &batch_))) {
       if (!HealFailedWait()) return false;
-    } else if (batch_.count > 0) {
+    } else if (batch_.count + batch_.completions > 0) {
       if (plan.end == WaitEnd::kGlance) turns_between_glances_ = kFewestTurnsBetweenGlances;
       break;
     } else if (batch_.interrupted || !WaitOn(plan, &max_wait)) {
@@ -509,6 +511,17 @@ void EventLoop::Impl::DispatchAlwaysReady() {
     const uint32_t ready = slot.armed & kDirections;
     if (ready != 0 && (slot.flags & kAlwaysReady) != 0) Dispatch({ready, fd, slot.generation});
   }
+}
+
+// Those that had completed when the wait was over.
+void EventLoop::Impl::RunCompletions() {
+#if defined(__linux__)
+  IoUringPort* port = poller_->io_uring_port();
+  const EventHandler run = [](int, void* context) {
+    static_cast<IoUringPort*>(context)->RunNext();
+  };
+  for (int i = batch_.completions; i > 0; --i) Call(run, kEventRead, port);
+#endif
 }
 
 void EventLoop::Impl::DispatchGivenUp() {

@@ -60,6 +60,8 @@ class EventLoop::Impl {
   const EventLoopCounters& counters();
   std::vector<std::string> DescribeWatches() const;
   HandlerMeter& meter() { return meter_; }
+  // Null: the backend has none.
+  IoUringPort* io_uring_port() { return poller_->io_uring_port(); }
 
   // For the compatibility interface, whose clock is read right after each wait: called before any
   // handler of the turn.
@@ -103,6 +105,7 @@ class EventLoop::Impl {
   uint32_t DispatchUnusual(const ReadyEvent& event, WatchSlot* slot);
   void OnStaleEvent(const ReadyEvent& event, WatchSlot* slot);
   void DispatchAlwaysReady();
+  void RunCompletions();
   void DispatchGivenUp();
   void Call(EventHandler handler, int event, void* context);
 

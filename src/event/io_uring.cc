@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "absl/base/optimization.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -53,6 +54,7 @@ absl::Status IoUring::Open() {
   }
   Unmake(shared_);
   shared_ = shared;
+  stamp_.Renew();
   next_ = submitted_ = 0;
   return absl::OkStatus();
 }
@@ -123,6 +125,7 @@ void IoUring::Unmake(const Shared& shared) {
 }
 
 io_uring::SubmissionEntry* IoUring::Next() {
+  if (ABSL_PREDICT_FALSE(stamp_.forked())) return nullptr;
   if (next_ - __atomic_load_n(shared_.sq_head, __ATOMIC_ACQUIRE) > shared_.sq_mask && !Submit()) {
     return nullptr;
   }
@@ -133,6 +136,10 @@ io_uring::SubmissionEntry* IoUring::Next() {
 }
 
 bool IoUring::Submit() {
+  if (stamp_.forked()) {
+    errno = EPERM;
+    return false;
+  }
   while (unsubmitted() > 0) {
     unsigned submitted = 0;
     const int error = Call(unsubmitted(), 0, io_uring::kEnterGetEvents, -1, &submitted);

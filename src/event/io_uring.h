@@ -14,10 +14,10 @@
 //
 // Errors: Open() answers kUnimplemented, with the reason, when the kernel or a sandbox refuses
 // io_uring or does not know enough of it; a lack of descriptors is kResourceExhausted.
-// Thread: one, that of Open(). Fork: a child has the parent's rings in its memory and must not use
-// them; Open() or Close() there gives them up without a change to them. Close-on-exec.
-// Ownership: owns the descriptor and the mappings. A request holds its file until it is completed
-// or cancelled, whatever happens to the number (F4).
+// Thread: one, that of Open(). Fork: a child has the parent's rings in its memory. Nothing is
+// written into them there: Next() and Submit() refuse, and Open() or Close() gives them up without
+// a change. Close-on-exec. Ownership: owns the descriptor and the mappings. A request holds its
+// file until it is completed or cancelled, whatever happens to the number (F4).
 
 #ifndef POSTHOUSE_EVENT_IO_URING_H_
 #define POSTHOUSE_EVENT_IO_URING_H_
@@ -28,6 +28,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "posthouse/event/fork_stamp.h"
 #include "posthouse/os/io_uring.h"
 
 namespace posthouse {
@@ -46,9 +47,20 @@ class IoUring {
 
   int fd() const { return shared_.fd; }
 
+  // Whether the rings are those of a parent.
+  bool forked() const { return stamp_.forked(); }
+
   // An empty entry to be filled in, submitted by the next Enter(). When there is no room, what is
-  // there is submitted first, at one call. Null: the kernel lacks memory for that.
+  // there is submitted first, at one call. Null: the kernel lacks memory for that, or the rings are
+  // a parent's.
   io_uring::SubmissionEntry* Next();
+  // Where the latest entry stands, and the entry at a position as long as it can be changed; null
+  // when it is submitted.
+  uint32_t position() const { return next_ - 1; }
+  io_uring::SubmissionEntry* Unsubmitted(uint32_t position) const {
+    if (position - submitted_ >= next_ - submitted_) return nullptr;
+    return &shared_.entries[position & shared_.sq_mask];
+  }
   // Entries that are not submitted yet.
   unsigned unsubmitted() const { return next_ - submitted_; }
 
@@ -110,6 +122,7 @@ class IoUring {
            unsigned* submitted);
 
   Shared shared_;
+  ForkStamp stamp_;
   uint32_t next_ = 0;       // our side of the submission ring
   uint32_t submitted_ = 0;  // how far the kernel has taken it
 };

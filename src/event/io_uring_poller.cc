@@ -38,6 +38,7 @@
 #include "absl/strings/string_view.h"
 #include "posthouse/event/backend.h"
 #include "posthouse/event/io_uring.h"
+#include "posthouse/event/io_uring_port.h"
 #include "posthouse/os/io_uring.h"
 #include "posthouse/os/os.h"
 
@@ -49,9 +50,6 @@ static_assert(kPollRead == POLLIN && kPollUrgent == POLLPRI && kPollWrite == POL
 
 constexpr uint32_t kConditions = kPollRead | kPollUrgent | kPollWrite;
 constexpr uint32_t kAlwaysReported = kPollError | kPollHangUp;
-
-// Marks a completion that is not a descriptor's, in the half where its number is otherwise.
-constexpr uint32_t kOfNoDescriptor = uint32_t{1} << 31;
 
 // So many descriptors are asked of poll(2) at a time.
 constexpr size_t kPollChunk = 256;
@@ -75,15 +73,28 @@ class IoUringPoller : public Poller {
  public:
   Backend backend() const override { return Backend::kIoUring; }
 
+  // A ring that works is kept, with the operations of its port.
   absl::Status Open() override {
-    if (absl::Status status = ring_.Open(); !status.ok()) return status;
-    registrations_.clear();
+    if (ring_.fd() < 0 || broken_) return Renew();
+    for (size_t fd = 0; fd < registrations_.size(); ++fd) {
+      Registration& registration = registrations_[fd];
+      Cancel(static_cast<int>(fd), &registration);
+      registration.interest = registration.ready = 0;
+      registration.listed = registration.doubtful = false;
+    }
     list_.clear();
     return absl::OkStatus();
   }
 
   // Giving up the child's copy leaves the parent's requests as they are.
-  absl::Status Renew() override { return Open(); }
+  absl::Status Renew() override {
+    if (absl::Status status = ring_.Open(); !status.ok()) return status;
+    broken_ = false;
+    registrations_.clear();
+    list_.clear();
+    port_.Lost();
+    return absl::OkStatus();
+  }
 
   absl::Status Add(int fd, uint32_t generation, uint32_t interest) override {
     if ((interest & kPollSoleOwner) == 0 || distrust_) {
@@ -133,13 +144,13 @@ class IoUringPoller : public Poller {
   }
 
   bool Wait(int64_t timeout_ns, ReadyBatch* batch) override {
-    batch->count = 0;
+    batch->count = batch->completions = 0;
     batch->interrupted = false;
     ++wait_number_;
     timeout_ns = std::min(timeout_ns, kLongestWaitNs);
     for (int round = 1;; ++round) {
       if (!Recheck(batch)) return batch->interrupted;
-      const int64_t limit_ns = ready_count_ > 0 ? 0 : timeout_ns;
+      const int64_t limit_ns = ready_count_ > 0 || port_.completed() > 0 ? 0 : timeout_ns;
       const bool changes = ring_.unsubmitted() > 0;
       const IoUring::Outcome outcome = ring_.Enter(limit_ns);
       // After changes, and while something stays ready, everything is taken, so that nobody waits
@@ -147,11 +158,12 @@ class IoUringPoller : public Poller {
       if (changes && limit_ns != 0 && ring_.completions() >= IoUring::kShare) ring_.Enter(0);
       if (ABSL_PREDICT_FALSE(outcome == IoUring::Outcome::kFailed)) {
         batch->error = absl::ErrnoToStatus(errno, "io_uring_enter");
+        broken_ = true;
         return false;
       }
       if (!TakeCompletions(batch)) return false;
       if (doubts_ > 0 && !Check(list_.size(), Ask::kDoubtful, batch)) return batch->interrupted;
-      if (ready_count_ > 0) break;
+      if (ready_count_ > 0 || port_.completed() > 0) break;
       batch->interrupted = outcome == IoUring::Outcome::kInterrupted;
       if (batch->interrupted || outcome == IoUring::Outcome::kTimedOut || timeout_ns == 0 ||
           round == kMaxRounds) {
@@ -159,6 +171,7 @@ class IoUringPoller : public Poller {
       }
     }
     Collect(batch);
+    batch->completions = port_.completed();
     distrust_ = false;
     return true;
   }
@@ -167,6 +180,8 @@ class IoUringPoller : public Poller {
   bool changes_are_free() const override { return false; }
 
   bool close_removes() const override { return false; }
+
+  IoUringPort* io_uring_port() override { return &port_; }
 
  private:
   struct Registration {
@@ -240,7 +255,7 @@ class IoUringPoller : public Poller {
     entry->flags = io_uring::kEntrySkipSuccess;
     entry->fd = -1;
     entry->address = name;
-    entry->user_data = kOfNoDescriptor;
+    entry->user_data = IoUringPort::kMark | IoUringPort::kNobody;
     return true;
   }
 
@@ -332,8 +347,11 @@ class IoUringPoller : public Poller {
     bool good = true;
     ring_.TakeCompletions([&](const io_uring::CompletionEntry& completion) {
       const uint32_t number = static_cast<uint32_t>(completion.user_data);
-      if ((number & kOfNoDescriptor) != 0) return;
-      if (!TakePoll(completion, static_cast<int>(number), batch)) good = false;
+      if ((number & IoUringPort::kMark) != 0) {
+        port_.Take(number & ~IoUringPort::kMark, completion);
+      } else if (!TakePoll(completion, static_cast<int>(number), batch)) {
+        good = false;
+      }
     });
     return good;
   }
@@ -394,12 +412,14 @@ class IoUringPoller : public Poller {
   }
 
   IoUring ring_;
+  IoUringPort port_{&ring_};
   std::vector<Registration> registrations_;  // by number
   std::vector<int> list_;  // was reported and may be ready still, or is ready and not reported
   std::vector<int> reported_;
   uint32_t wait_number_ = 0;
   int ready_count_ = 0;    // members of the list of which it is known
   int doubts_ = 0;         // of these, that are to be checked
+  bool broken_ = false;    // a new ring is needed
   bool distrust_ = false;  // a number was bad: promises are checked until a wait has worked
 };
 

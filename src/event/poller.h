@@ -41,6 +41,8 @@
 
 namespace posthouse {
 
+class IoUringPort;
+
 // Conditions and interests. The values are those of epoll, whose poller can then hand them on as
 // they are; it asserts so.
 inline constexpr uint32_t kPollRead = 0x01;
@@ -71,6 +73,8 @@ struct ReadyBatch {
   // The kernel's list was full, although `count` may be below the capacity: more room would help
   // (EO5). A poller whose kernel tells each descriptor once leaves it alone.
   bool full = false;
+  // How many operations of the poller's port have something to tell.
+  int completions = 0;
 };
 
 struct PollerCounters {
@@ -108,6 +112,9 @@ class Poller {
 
   // Whether close(2) of the last descriptor of a file ends its membership by itself.
   virtual bool close_removes() const = 0;
+
+  // Input and output on the poller's ring; null: it has none.
+  virtual IoUringPort* io_uring_port() { return nullptr; }
 
   const PollerCounters& counters() const { return counters_; }
 

@@ -35,7 +35,7 @@ TEST_P(IoUringFaults, WhatTheKernelOrASandboxRefusesIsNotThere) {
     EXPECT_THAT(Make(), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("io_uring_setup")));
     system_->Remove(fault);
   }
-  for (const int call : {1, 2}) {  // the rings, the entries
+  for (const int call : {2, 3}) {  // the rings, the entries; the first is the fork stamp's
     system_->FailOnce(SystemCall::kMmap, ENOMEM, call);
     EXPECT_THAT(Make(), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("mmap")));
   }
