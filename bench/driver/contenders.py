@@ -24,6 +24,8 @@ ALL = [
     Contender("raw", _program("raw"), _program("raw"), "a hand-written epoll loop"),
     Contender("raw2", _program("raw"), _program("raw"), "the same, under another name"),
     Contender("posthouse", _posthouse("epoll"), _posthouse("epoll"), "on epoll"),
+    Contender("posthouse-stream", None, _program("posthouse_stream"),
+              "completion streams on io_uring"),
     Contender("posthouse-io_uring", _posthouse("io_uring"), _posthouse("io_uring"), "on io_uring"),
     Contender("posthouse-poll", _posthouse("poll"), _posthouse("poll"), "on poll"),
     Contender("posthouse-select", _posthouse("select"), _posthouse("select"), "on select"),

@@ -274,9 +274,10 @@ TEST(EchoLoadTest, AWrongAnswerIsAnError) {
 std::vector<Command> Commands(const std::vector<std::string>& programs) {
   std::vector<Command> commands;
   for (const std::string& server : programs) {
-    commands.push_back({server});
-    if (!absl::EndsWith(server, "echo_posthouse")) continue;
-    commands.push_back({server, "idle=1"});
+    const bool is_stream = absl::EndsWith(server, "echo_posthouse_stream");
+    if (!is_stream) commands.push_back({server});  // whose default this system may lack
+    if (!is_stream && !absl::EndsWith(server, "echo_posthouse")) continue;
+    if (!is_stream) commands.push_back({server, "idle=1"});
     for (const posthouse::Backend backend : posthouse::AvailableBackends()) {
       commands.push_back({server, absl::StrCat("backend=", posthouse::BackendName(backend))});
     }
