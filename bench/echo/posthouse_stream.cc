@@ -3,6 +3,7 @@
 //
 //   backend=NAME   which poller (default: io_uring; on any other the streams go by readiness)
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
@@ -27,8 +28,11 @@ using posthouse::CompletionStream;
 using posthouse::EventLoop;
 using posthouse::UniqueFd;
 
+constexpr size_t kMostUnsent = 64 * 1024;
+
 struct Connection {
   std::unique_ptr<CompletionStream> stream;
+  bool ended = false;
 };
 
 class StreamServer {
@@ -63,9 +67,9 @@ class StreamServer {
   static void OnConnection(UniqueFd fd, void* /*context*/) {
     StreamServer& self = Get();
     Connection* connection = self.connections_.New();
-    auto stream =
-        CompletionStream::Create(self.loop_.get(), std::move(fd),
-                                 {.on_data = &OnData, .on_end = &OnEnd, .context = connection});
+    auto stream = CompletionStream::Create(
+        self.loop_.get(), std::move(fd),
+        {.on_data = &OnData, .on_end = &OnEnd, .on_sent = &OnSent, .context = connection});
     if (!stream.ok()) EchoFail(stream.status().ToString());
     connection->stream = *std::move(stream);
     self.io_.CountOpened();
@@ -78,11 +82,24 @@ class StreamServer {
 
   static void OnData(absl::string_view data, void* context) {
     Get().io_.CountRequest();
-    // A client that does not read for a mebibyte loses its connection.
-    if (!static_cast<Connection*>(context)->stream->Send(data).ok()) End(context);
+    CompletionStream& stream = *static_cast<Connection*>(context)->stream;
+    if (!stream.Send(data).ok()) return End(context);
+    // Nothing more is read from a client that does not read.
+    if (stream.unsent() > kMostUnsent) stream.PauseReceiving();
   }
 
-  static void OnEnd(const absl::Status& /*status*/, void* context) { End(context); }
+  static void OnSent(void* context) {
+    auto* connection = static_cast<Connection*>(context);
+    if (connection->ended) return End(context);
+    connection->stream->ResumeReceiving();
+  }
+
+  // The client may have closed its side and be reading still.
+  static void OnEnd(const absl::Status& status, void* context) {
+    auto* connection = static_cast<Connection*>(context);
+    connection->ended = true;
+    if (!status.ok() || connection->stream->unsent() == 0) End(context);
+  }
 
   static void End(void* context) {
     Get().io_.CountClosed();
