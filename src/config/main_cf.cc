@@ -18,6 +18,7 @@
 #include "posthouse/config/text.h"
 #include "posthouse/io/unique_fd.h"
 #include "posthouse/os/clock.h"
+#include "posthouse/os/file_times.h"
 #include "posthouse/os/os.h"
 
 namespace posthouse {
@@ -74,10 +75,13 @@ absl::Status CheckKindAndSize(const std::string& path, const struct stat& status
   return absl::OkStatus();
 }
 
+bool SameTime(const timespec& a, const timespec& b) {
+  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
 bool SameState(const struct stat& a, const struct stat& b) {
-  return a.st_size == b.st_size && a.st_mtim.tv_sec == b.st_mtim.tv_sec &&
-         a.st_mtim.tv_nsec == b.st_mtim.tv_nsec && a.st_ctim.tv_sec == b.st_ctim.tv_sec &&
-         a.st_ctim.tv_nsec == b.st_ctim.tv_nsec;
+  return a.st_size == b.st_size && SameTime(os::ModifiedTime(a), os::ModifiedTime(b)) &&
+         SameTime(os::ChangedTime(a), os::ChangedTime(b));
 }
 
 // Reads until end-of-file or one byte more than the limit.
@@ -128,7 +132,7 @@ absl::StatusOr<Snapshot> ReadQuiet(const std::string& path, const MainCfOptions&
     absl::StatusOr<Snapshot> snapshot = ReadOnce(path, options.max_bytes);
     if (!snapshot.ok()) return snapshot;
     const int64_t after = os::WallSeconds();
-    const int64_t modified = snapshot->status.st_mtim.tv_sec;
+    const int64_t modified = os::ModifiedTime(snapshot->status).tv_sec;
     const bool quiet = !options.wait_until_quiet || modified < before - 1 || modified > after;
     if (quiet && !snapshot->changed_meanwhile) return snapshot;
     const timespec delay = {0, kRereadDelayNanos};

@@ -1,7 +1,7 @@
 // ForkStamp tells whether this process is a forked copy of the one that made it (EO16).
 //
-// Asking is one load where the kernel can wipe a page in children (Linux 4.14), and a getpid(2)
-// elsewhere.
+// Asking is one load where the kernel can wipe a page in children (Linux 4.14, the BSDs), and a
+// getpid(2) elsewhere.
 //
 // Thread: one. Fork: that is what it is about.
 

@@ -132,9 +132,9 @@ AcceptResult AcceptConnection(int listen_fd, Transport transport) {
   sockaddr_storage address = {};
   socklen_t length = sizeof(address);
   auto* const generic = reinterpret_cast<sockaddr*>(&address);
-  // No SOCK_NONBLOCK: a client's open file is in blocking mode, because a service may hand it to
+  // Not non-blocking: a client's open file is in blocking mode, because a service may hand it to
   // code that expects so (S45); our own code never relies on it (F14).
-  const int fd = os::Accept4(listen_fd, generic, &length, SOCK_CLOEXEC);
+  const int fd = os::Accept4(listen_fd, generic, &length, os::kSockCloexec);
   if (fd < 0) return Failure(errno, "accept4", listen_fd);
 
   AcceptResult result;

@@ -15,8 +15,8 @@ namespace {
 
 constexpr int kFirstOther = 3;  // the first number that is not a standard descriptor
 
-// Without close_range(2): number by number up to the limit. A limit that says "no limit" is not
-// believed; this many numbers take a moment each.
+// Without close_range(2) and closefrom(2): number by number up to the limit. A limit that says "no
+// limit" is not believed; this many numbers take a moment each.
 constexpr int kMostNumbers = 1 << 20;
 
 int HighestNumber() {
@@ -37,12 +37,18 @@ void CloseOneByOne(int first, int last) {
 // `last` is INT_MAX for all the rest.
 absl::Status CloseRangeOf(int first, int last) {
   if (first > last) return absl::OkStatus();
-#if defined(__linux__)
+#if defined(__linux__) || defined(__FreeBSD__)
   const unsigned end = last == INT_MAX ? ~0U : static_cast<unsigned>(last);
   if (os::CloseRange(static_cast<unsigned>(first), end, 0) == 0) return absl::OkStatus();
-  // ENOSYS: a kernel before 5.9. EPERM: a sandbox that does not know the call.
+  // ENOSYS: Linux before 5.9. EPERM: a sandbox that does not know the call.
   if (errno != ENOSYS && errno != EPERM) {
     return absl::ErrnoToStatus(errno, absl::StrCat("close_range from descriptor ", first));
+  }
+#elif defined(__NetBSD__) || defined(__OpenBSD__)
+  if (last == INT_MAX) {
+    // EBADF: nothing is open from there on.
+    if (os::Closefrom(first) == 0 || errno == EBADF) return absl::OkStatus();
+    return absl::ErrnoToStatus(errno, absl::StrCat("closefrom descriptor ", first));
   }
 #endif
   CloseOneByOne(first, last);

@@ -109,7 +109,7 @@ Attempt Failed(absl::string_view call) {
 }
 
 Attempt OpenInet(const addrinfo& address, int backlog) {
-  UniqueFd fd(os::Socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  UniqueFd fd(os::Socket(address.ai_family, SOCK_STREAM | os::kSockNonblock | os::kSockCloexec, 0));
   if (!fd) return Failed("socket for");
   const int on = 1;
   if (os::Setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) {
@@ -207,7 +207,7 @@ absl::Status Occupied(const ListenSpec& spec, absl::string_view why) {
 // Whether a connect to the name is refused because nobody holds the socket any more. A full queue,
 // a missing permission or another socket type mean that somebody does.
 absl::StatusOr<bool> IsDeadSocket(const ListenSpec& spec) {
-  UniqueFd probe(os::Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  UniqueFd probe(os::Socket(AF_UNIX, SOCK_STREAM | os::kSockNonblock | os::kSockCloexec, 0));
   if (!probe) return ErrnoError(spec, errno, "socket");
   const sockaddr_un address = UnixAddress(spec.path);
   int result;
@@ -248,7 +248,7 @@ int BindWithMode(int fd, const std::string& path, mode_t mode) {
 
 absl::StatusOr<ListenResult> OpenUnixSocket(const ListenSpec& spec, const ListenOptions& options) {
   if (absl::Status status = ClearName(spec); !status.ok()) return status;
-  UniqueFd fd(os::Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  UniqueFd fd(os::Socket(AF_UNIX, SOCK_STREAM | os::kSockNonblock | os::kSockCloexec, 0));
   if (!fd) return ErrnoError(spec, errno, "socket");
   if (BindWithMode(fd.get(), spec.path, options.unix_mode) != 0) {
     return ErrnoError(spec, errno, "bind");

@@ -71,7 +71,7 @@ absl::Status SendDescriptor(int connection, int fd) {
 
   ssize_t sent;
   do {
-    sent = os::Sendmsg(connection, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    sent = os::Sendmsg(connection, &message, MSG_DONTWAIT | os::kMsgNosignal);
   } while (sent < 0 && errno == EINTR);
   if (sent < 0) {
     return absl::ErrnoToStatus(
@@ -92,7 +92,7 @@ absl::StatusOr<absl::optional<UniqueFd>> ReceiveDescriptor(int connection) {
   ssize_t count;
   do {
     message.msg_controllen = sizeof(control);
-    count = os::Recvmsg(connection, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    count = os::Recvmsg(connection, &message, MSG_DONTWAIT | os::kMsgCmsgCloexec);
   } while (count < 0 && errno == EINTR);
   if (count < 0) {
     if (errno == EAGAIN || errno == EWOULDBLOCK) return absl::optional<UniqueFd>();

@@ -19,9 +19,9 @@ namespace {
 // page), and POSIX promises it whole.
 constexpr size_t kPipeWriteSize = PIPE_BUF;
 
-// write(2) to something that may raise SIGPIPE and has no MSG_NOSIGNAL: the signal is held back
-// for this thread and, if it came from this write, taken away again (F28). What was pending before
-// stays pending.
+// write(2) to something that may raise SIGPIPE and is no socket: the signal is held back for this
+// thread and, if it came from this write, taken away again (F28). What was pending before stays
+// pending.
 ssize_t WriteWithoutSigpipe(int fd, const void* data, size_t size) {
   sigset_t sigpipe, old_mask, pending;
   sigemptyset(&sigpipe);
@@ -74,7 +74,7 @@ ssize_t WriteNow(int fd, bool* is_socket, const void* data, size_t size) {
   ssize_t count;
   do {
     if (*is_socket) {
-      count = os::Send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+      count = os::Send(fd, data, size, MSG_DONTWAIT | os::kMsgNosignal);
       if (count >= 0 || errno != ENOTSOCK) continue;
       *is_socket = false;
     }

@@ -31,7 +31,7 @@ bool LocalLogSocket::Connect() {
     std::memcpy(address.sun_path, path.data(), path.size());
     for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
       if (type == SOCK_STREAM && !stream_too_) continue;
-      UniqueFd fd(os::Socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+      UniqueFd fd(os::Socket(AF_UNIX, type | os::kSockCloexec | os::kSockNonblock, 0));
       if (!fd.valid()) break;
       if (os::Connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) ==
           0) {
@@ -61,7 +61,7 @@ void LocalLogSocket::SendEmergency(absl::string_view message) {
   const int fd = emergency_fd_.load();
   if (fd < 0) return;
   if (!is_stream_) message.remove_suffix(1);
-  os::Send(fd, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  os::Send(fd, message.data(), message.size(), MSG_DONTWAIT | os::kMsgNosignal);
 }
 
 LocalLogSocket::Outcome LocalLogSocket::Send(absl::string_view message, size_t* sent) {
@@ -86,7 +86,7 @@ LocalLogSocket::Outcome LocalLogSocket::SendOnce(absl::string_view message, size
     const absl::string_view rest =
         *sent < message.size() ? message.substr(*sent) : absl::string_view("", 1);
     const ssize_t count =
-        os::Send(fd_.get(), rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        os::Send(fd_.get(), rest.data(), rest.size(), MSG_DONTWAIT | os::kMsgNosignal);
     if (count >= 0) {
       *sent = is_stream_ ? *sent + static_cast<size_t>(count) : total;
       torn_.store(*sent < total);

@@ -47,7 +47,7 @@ class StderrSink : public BufferedSink {
  private:
   // Async-signal-safe: system calls alone. Zero when nothing goes now.
   ssize_t SendOrWrite(absl::string_view data) {
-    const ssize_t count = os::Send(fd_, data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t count = os::Send(fd_, data.data(), data.size(), MSG_DONTWAIT | os::kMsgNosignal);
     return count < 0 && errno == ENOTSOCK ? WriteIfReady(data) : count;
   }
 

@@ -84,6 +84,14 @@ absl::StatusOr<int> ParseSyslogFacility(absl::string_view name) {
       absl::StrCat("unknown syslog facility \"", absl::CHexEscape(name.substr(0, 40)), "\""));
 }
 
+std::string SyslogPath() {
+#if defined(_PATH_LOG)
+  return _PATH_LOG;
+#else
+  return "/dev/log";
+#endif
+}
+
 std::unique_ptr<LogSink> NewSyslogSink(const SyslogOptions& options) {
   return std::make_unique<SyslogSink>(options);
 }

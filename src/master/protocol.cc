@@ -157,7 +157,7 @@ WorkerStatus::Result WorkerStatus::Send(absl::string_view bytes, size_t* sent) {
           : 0;
   while (*sent < bytes.size()) {
     const absl::string_view rest = bytes.substr(*sent);
-    ssize_t count = os::Send(fd_, rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t count = os::Send(fd_, rest.data(), rest.size(), MSG_DONTWAIT | os::kMsgNosignal);
     if (count < 0 && errno == ENOTSOCK) {
       // A pipe, as some systems use for the channel. It may be in blocking mode and its flags are
       // not ours to change; a pipe that poll calls writable has room for one message.

@@ -8,7 +8,9 @@
 // their own. No module of the library calls the system past this header (a test compares the list
 // with the undefined symbols of our object files), and none is compiled differently for a test.
 //
-// To add a call: one line here, one in calls.inc.
+// To add a call: one line here, one in calls.inc. A call that only some systems have stands here
+// under the condition that says which; one that can be made of others has a twin (twins.h) and
+// stands for all.
 //
 // Thread: as the call. Fork, signals: a function is async-signal-safe with the kernel answerer
 // exactly if its call is. Errors: -1 and errno, or what the manual page says.
@@ -36,6 +38,9 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #endif
+#if defined(__FreeBSD__)
+#include <sys/procctl.h>
+#endif
 
 struct kevent;  // posthouse/os/kqueue.h, whose macros not everybody wants
 
@@ -50,12 +55,35 @@ using RlimitResource = int;
 using ItimerWhich = int;
 #endif
 
+// Flags of Socket(), Socketpair(), Accept4(), Recvmsg(), Send() and Sendmsg() that not every system
+// has a name for; where the kernel does not know them, twins act upon them.
+#if defined(SOCK_CLOEXEC)
+inline constexpr int kSockCloexec = SOCK_CLOEXEC;
+inline constexpr int kSockNonblock = SOCK_NONBLOCK;
+#else
+inline constexpr int kSockCloexec = 1 << 28;
+inline constexpr int kSockNonblock = 1 << 29;
+#endif
+#if defined(MSG_CMSG_CLOEXEC)
+inline constexpr int kMsgCmsgCloexec = MSG_CMSG_CLOEXEC;
+#else
+inline constexpr int kMsgCmsgCloexec = 1 << 28;
+#endif
+#if defined(MSG_NOSIGNAL)
+inline constexpr int kMsgNosignal = MSG_NOSIGNAL;
+#else
+inline constexpr int kMsgNosignal = 1 << 29;
+#endif
+
 // Descriptors and files.
 int Close(int fd);
 int Dup2(int from, int to);
 int Dup3(int from, int to, int flags);
-#if defined(__linux__)
+#if defined(__linux__) || defined(__FreeBSD__)
 int CloseRange(unsigned first, unsigned last, int flags);
+#endif
+#if defined(__NetBSD__) || defined(__OpenBSD__)
+int Closefrom(int first);
 #endif
 int Fcntl(int fd, int command, int argument);
 int Ioctl(int fd, unsigned long request, void* argument);
@@ -141,6 +169,9 @@ int GetgrgidR(gid_t gid, group* out, char* buffer, size_t size, group** result);
 #if defined(__linux__)
 int Prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 #endif
+#if defined(__FreeBSD__)
+int Procctl(idtype_t kind, id_t id, int command, void* data);
+#endif
 int Gethostname(char* name, size_t size);
 int Getifaddrs(ifaddrs** out);
 int Getaddrinfo(const char* host, const char* port, const addrinfo* hints, addrinfo** out);
@@ -154,6 +185,9 @@ ssize_t Getrandom(void* buffer, size_t size, unsigned flags);
 void* Mmap(void* address, size_t size, int protection, int flags, int fd, off_t offset);
 int Munmap(void* address, size_t size);
 int Madvise(void* address, size_t size, int advice);
+#if defined(INHERIT_ZERO) || defined(MAP_INHERIT_ZERO)
+int Minherit(void* address, size_t size, int inheritance);
+#endif
 
 }  // namespace posthouse::os
 

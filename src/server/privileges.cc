@@ -8,10 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "posthouse/os/os.h"
 
-#if defined(__linux__)
-#include <sys/prctl.h>
-#endif
-
 namespace posthouse {
 namespace {
 
@@ -44,8 +40,18 @@ absl::Status ForbidNewPrivileges() {
   return absl::OkStatus();
 }
 #else
+// There are no capabilities that a change of the account would leave.
 absl::Status EmptyCapabilitySets() { return absl::OkStatus(); }
-absl::Status ForbidNewPrivileges() { return absl::OkStatus(); }
+
+absl::Status ForbidNewPrivileges() {
+#if defined(PROC_NO_NEW_PRIVS_CTL)
+  int enable = PROC_NO_NEW_PRIVS_ENABLE;
+  if (os::Procctl(P_PID, os::Getpid(), PROC_NO_NEW_PRIVS_CTL, &enable) != 0) {
+    return absl::ErrnoToStatus(errno, "procctl(PROC_NO_NEW_PRIVS_CTL)");
+  }
+#endif
+  return absl::OkStatus();
+}
 #endif
 
 absl::Status SetGroups(const Account& account) {

@@ -5,8 +5,8 @@
 //
 // Every step is checked, and at the end it is tried whether root can be regained (F58 to F61). With
 // an account the process also gives up the kernel's ways back: on Linux the capability bounding set
-// and the ambient set are emptied and no_new_privs is set, so a program run from here gains nothing
-// from set-user-id bits.
+// and the ambient set are emptied, and on Linux and FreeBSD no_new_privs is set, so a program run
+// from here gains nothing from set-user-id bits. The other systems have neither.
 //
 // Errors: the call, the account or directory, and errno's text. After an error the process is half
 // changed and must end. Thread, fork: before there are any.

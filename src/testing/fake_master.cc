@@ -159,7 +159,7 @@ class FakeMaster::LogCollector {
   static absl::StatusOr<std::unique_ptr<LogCollector>> Create(const std::string& path) {
     absl::StatusOr<sockaddr_un> address = UnixAddress(path);
     if (!address.ok()) return address.status();
-    UniqueFd socket(os::Socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    UniqueFd socket(os::Socket(AF_UNIX, SOCK_DGRAM | os::kSockCloexec, 0));
     if (!socket.valid()) return absl::ErrnoToStatus(errno, "socket");
     if (os::Bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) !=
             0 ||
@@ -313,7 +313,7 @@ absl::Status FakeMaster::PrepareListeners() {
 absl::StatusOr<UniqueFd> FakeMaster::ListenUnix(const std::string& path) {
   absl::StatusOr<sockaddr_un> address = UnixAddress(path);
   if (!address.ok()) return address.status();
-  UniqueFd fd(os::Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd fd(os::Socket(AF_UNIX, SOCK_STREAM | os::kSockCloexec | os::kSockNonblock, 0));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, "socket");
   if (os::Bind(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0 ||
       os::Chmod(path.c_str(), 0666) != 0 || os::Listen(fd.get(), kListenBacklog) != 0) {
@@ -323,7 +323,7 @@ absl::StatusOr<UniqueFd> FakeMaster::ListenUnix(const std::string& path) {
 }
 
 absl::StatusOr<UniqueFd> FakeMaster::ListenInet(std::string* text) {
-  UniqueFd fd(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd fd(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec | os::kSockNonblock, 0));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, "socket");
   sockaddr_in address = {};
   address.sin_family = AF_INET;
@@ -341,7 +341,7 @@ absl::StatusOr<UniqueFd> FakeMaster::ListenInet(std::string* text) {
 absl::Status FakeMaster::AddChannel() {
   int fds[2];
   // In blocking mode, as a stock master makes it (P4).
-  if (os::Socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
+  if (os::Socketpair(AF_UNIX, SOCK_STREAM | os::kSockCloexec, 0, fds) != 0) {
     return absl::ErrnoToStatus(errno, "socketpair");
   }
   Channel channel;
@@ -567,7 +567,7 @@ absl::StatusOr<UniqueFd> FakeMaster::ConnectRaw(int listen_socket) {
     int port = 0;
     if (!absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port)) port = 0;
     inet.sin_port = htons(static_cast<uint16_t>(port));
-    UniqueFd fd(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    UniqueFd fd(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec, 0));
     if (!fd.valid() ||
         os::Connect(fd.get(), reinterpret_cast<const sockaddr*>(&inet), sizeof(inet)) != 0) {
       return absl::ErrnoToStatus(errno, absl::StrCat("connect to ", address));
@@ -576,7 +576,7 @@ absl::StatusOr<UniqueFd> FakeMaster::ConnectRaw(int listen_socket) {
   }
   absl::StatusOr<sockaddr_un> local = UnixAddress(address);
   if (!local.ok()) return local.status();
-  UniqueFd fd(os::Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd fd(os::Socket(AF_UNIX, SOCK_STREAM | os::kSockCloexec, 0));
   if (!fd.valid() ||
       os::Connect(fd.get(), reinterpret_cast<const sockaddr*>(&*local), sizeof(*local)) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("connect to ", address));
@@ -589,7 +589,7 @@ absl::StatusOr<UniqueFd> FakeMaster::Connect(
   absl::StatusOr<UniqueFd> connection = ConnectRaw(listen_socket);
   if (!connection.ok() || options_.arguments.transport != "pass") return connection;
   int fds[2];
-  if (os::Socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
+  if (os::Socketpair(AF_UNIX, SOCK_STREAM | os::kSockCloexec, 0, fds) != 0) {
     return absl::ErrnoToStatus(errno, "socketpair");
   }
   UniqueFd client(fds[0]), passed(fds[1]);
@@ -602,7 +602,7 @@ absl::StatusOr<UniqueFd> FakeMaster::Connect(
     list.append(value).push_back('\0');
   }
   list.push_back('\0');
-  if (os::Send(connection->get(), list.data(), list.size(), MSG_NOSIGNAL) !=
+  if (os::Send(connection->get(), list.data(), list.size(), os::kMsgNosignal) !=
       static_cast<ssize_t>(list.size())) {
     return absl::ErrnoToStatus(errno, "send of the attribute list");
   }

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,9 +17,13 @@
 #include "absl/strings/str_cat.h"
 #include "posthouse/os/io_uring.h"
 #include "posthouse/os/kqueue.h"
+#include "posthouse/os/twins.h"
 
 #if defined(__linux__)
 #include <sys/signalfd.h>
+#endif
+#if __has_include(<sys/random.h>)
+#include <sys/random.h>
 #endif
 
 namespace posthouse {
@@ -90,6 +93,14 @@ constexpr bool MovesBytes(SystemCall call) {
     default:
       return false;
   }
+}
+
+// "EAGAIN" where the C library has the names, "errno 35" elsewhere.
+std::string ErrnoName(int error) {
+#if defined(__GLIBC__)
+  if (const char* name = strerrorname_np(error); name != nullptr) return name;
+#endif
+  return absl::StrCat("errno ", error);
 }
 
 }  // namespace
@@ -287,8 +298,7 @@ std::string Interposer::RecordsToString() const {
     if (record.fd >= 0) absl::StrAppend(&text, record.fd);
     absl::StrAppend(&text, ") = ", record.result);
     if (record.error != 0) {
-      const char* name = strerrorname_np(record.error);
-      absl::StrAppend(&text, " ", name != nullptr ? name : "an unknown errno");
+      absl::StrAppend(&text, " ", ErrnoName(record.error));
     }
     absl::StrAppend(&text, record.injected ? " (injected)\n" : "\n");
   }
@@ -423,6 +433,8 @@ using os::ItimerWhich;
 using os::RlimitResource;
 #define POSTHOUSE_OS_CALL(result, Name, native, parameters, arguments) \
   result Name parameters { return ::native arguments; }
+#define POSTHOUSE_OS_TWIN_CALL(result, Name, native, parameters, arguments) \
+  result Name parameters { return POSTHOUSE_OS_CALLEE(Name, native) arguments; }
 #include "posthouse/os/calls.inc"
 #undef POSTHOUSE_OS_CALL
 }  // namespace real
@@ -472,10 +484,10 @@ ssize_t CutCall(ssize_t (*native)(int, const iovec*, int), size_t limit, int fd,
 }
 ssize_t CutCall(ssize_t (*native)(int, msghdr*, int), size_t limit, int fd, msghdr* message,
                 int flags) {
-  std::vector<iovec> cut = Cut(message->msg_iov, message->msg_iovlen, limit);
+  std::vector<iovec> cut = Cut(message->msg_iov, static_cast<size_t>(message->msg_iovlen), limit);
   msghdr shorter = *message;
   shorter.msg_iov = cut.data();
-  shorter.msg_iovlen = cut.size();
+  shorter.msg_iovlen = static_cast<decltype(shorter.msg_iovlen)>(cut.size());
   const ssize_t result = native(fd, &shorter, flags);
   message->msg_namelen = shorter.msg_namelen;
   message->msg_controllen = shorter.msg_controllen;
@@ -484,10 +496,10 @@ ssize_t CutCall(ssize_t (*native)(int, msghdr*, int), size_t limit, int fd, msgh
 }
 ssize_t CutCall(ssize_t (*native)(int, const msghdr*, int), size_t limit, int fd,
                 const msghdr* message, int flags) {
-  std::vector<iovec> cut = Cut(message->msg_iov, message->msg_iovlen, limit);
+  std::vector<iovec> cut = Cut(message->msg_iov, static_cast<size_t>(message->msg_iovlen), limit);
   msghdr shorter = *message;
   shorter.msg_iov = cut.data();
-  shorter.msg_iovlen = cut.size();
+  shorter.msg_iovlen = static_cast<decltype(shorter.msg_iovlen)>(cut.size());
   return native(fd, &shorter, flags);
 }
 
