@@ -555,7 +555,16 @@ absl::Status EventLoop::Impl::Drain(absl::Duration limit) {
   }
 }
 
+void EventLoop::Impl::RemoveForkFunctions(void* context) {
+  fork_functions_.erase(std::remove_if(fork_functions_.begin(), fork_functions_.end(),
+                                       [&](const auto& entry) { return entry.second == context; }),
+                        fork_functions_.end());
+}
+
 absl::Status EventLoop::Impl::AfterFork() {
+  for (const auto& [function, context] : fork_functions_) {
+    if (absl::Status status = function(context); !status.ok()) return status;
+  }
   if (absl::Status status = poller_->Renew(); !status.ok()) return status;
   stamp_.Renew();
   table_.ForEach([](int, WatchSlot& slot) {

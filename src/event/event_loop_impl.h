@@ -70,6 +70,14 @@ class EventLoop::Impl {
     after_wait_context_ = context;
   }
 
+  // For what shares more with the parent than a watch does: called by AfterFork() before the child
+  // gets its own set, in which the watches then stand by their numbers. A failure is AfterFork()'s.
+  using ForkFunction = absl::Status (*)(void* context);
+  void AddForkFunction(ForkFunction function, void* context) {
+    fork_functions_.emplace_back(function, context);
+  }
+  void RemoveForkFunctions(void* context);
+
  private:
   // Before the wait.
   void NoteChange(int fd, WatchSlot* slot);
@@ -123,6 +131,7 @@ class EventLoop::Impl {
   void* after_wait_context_ = nullptr;
   std::vector<int> always_ready_;                   // files that cannot be polled (EO27)
   std::vector<std::pair<int, uint32_t>> given_up_;  // to be told, with their generations
+  std::vector<std::pair<ForkFunction, void*>> fork_functions_;
   absl::Status watch_error_;
   int changed_ = WatchSlot::kEndOfList;  // head of the list in the slots
   int64_t latest_now_ = 0;               // the latest reading of the precise clock

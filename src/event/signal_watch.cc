@@ -1,5 +1,5 @@
-// What every system shares: dispositions, the mask, and handing a set of signals to the handler.
-// The descriptor that tells of them is made in signal_watch_linux.cc or its twins.
+// What both forms share: dispositions, the mask, and handing a set of signals to the handler. The
+// descriptor that tells of them is made in signal_watch_signalfd.cc or signal_watch_pipe.cc.
 
 #include "posthouse/event/signal_watch.h"
 
@@ -14,38 +14,83 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "posthouse/base/check.h"
+#include "posthouse/event/event_loop_impl.h"
 
 namespace posthouse {
+namespace {
+
+// One more than the highest signal that can be watched; the real-time ones of Linux end there.
+constexpr int kSignalsEnd = 64;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<SignalWatch>> SignalWatch::Create(EventLoop* loop,
                                                                  const std::vector<int>& signals,
                                                                  SignalHandler handler,
                                                                  void* context) {
   POSTHOUSE_CHECK(handler != nullptr, "a signal watch needs a handler");
-  std::unique_ptr<SignalWatch> made(new SignalWatch(handler, context));
+  std::unique_ptr<SignalWatch> made(new SignalWatch(loop, handler, context));
   if (absl::Status status = made->TakeOver(signals); !status.ok()) return status;
-  if (absl::Status status = made->Open(loop); !status.ok()) return status;
+  absl::Status status = made->OpenDescriptor();
+  if (absl::IsUnimplemented(status)) status = made->OpenPipe(signals);
+  if (!status.ok()) return status;
   return made;
 }
 
 SignalWatch::~SignalWatch() {
   if (destroyed_ != nullptr) *destroyed_ = true;
   watch_.Reset();
-  RestoreInChild();
+  loop_->impl().RemoveForkFunctions(this);
+  const uint64_t unhandled = HoldUnhandled();
+  pipe_.reset();  // while its signals cannot come
+  GiveBack(unhandled);
 }
 
-void SignalWatch::RestoreInChild() const {
-  for (const auto& [signal, action] : dispositions_) os::Sigaction(signal, &action, nullptr);
-  os::Sigmask(SIG_UNBLOCK, &blocked_here_, nullptr);
+void SignalWatch::RestoreInChild() const { GiveBack(HoldUnhandled()); }
+
+// Async-signal-safe: system calls and arithmetic. Blocks the signals; returns those that the pipe
+// has noted. What was blocked all along waits in the kernel.
+uint64_t SignalWatch::HoldUnhandled() const {
+  if (pipe_ == nullptr) return 0;
+  os::Sigmask(SIG_BLOCK, &watched_, nullptr);
+  uint64_t unhandled = pipe_->noted();
+  for (int signal = 1; signal < kSignalsEnd; ++signal) {
+    struct sigaction now = {};
+    // Whoever ignores a signal means also the one that waits; the kernel would drop it.
+    if ((unhandled >> signal & 1) != 0 && os::Sigaction(signal, nullptr, &now) == 0 &&
+        now.sa_handler == SIG_IGN) {
+      unhandled &= ~(uint64_t{1} << signal);
+    }
+  }
+  return unhandled;
+}
+
+// Async-signal-safe: system calls and arithmetic.
+void SignalWatch::GiveBack(uint64_t unhandled) const {
+  for (auto entry = dispositions_.rbegin(); entry != dispositions_.rend(); ++entry) {
+    os::Sigaction(entry->first, &entry->second, nullptr);
+  }
+  for (int signal = 1; signal < kSignalsEnd; ++signal) {
+    if ((unhandled >> signal & 1) != 0) os::Kill(os::Getpid(), signal);
+  }
+  os::Sigmask(SIG_UNBLOCK, &unblocked_before_, nullptr);
+}
+
+bool SignalWatch::Pending(int signal) const {
+  sigset_t pending;
+  sigemptyset(&pending);
+  if (os::Sigpending(&pending) == 0 && sigismember(&pending, signal) == 1) return true;
+  return pipe_ != nullptr && (pipe_->noted() >> signal & 1) != 0;
 }
 
 // Blocks first, so that no signal meets the default disposition.
 absl::Status SignalWatch::TakeOver(const std::vector<int>& signals) {
   sigemptyset(&watched_);
-  sigemptyset(&blocked_here_);
+  sigemptyset(&unblocked_before_);
   for (int signal : signals) {
-    if (signal == SIGKILL || signal == SIGSTOP || signal >= 64 ||
-        sigaddset(&watched_, signal) != 0) {
+    // Some systems' sigaddset(3) refuses nothing.
+    if (signal <= 0 || signal >= kSignalsEnd || signal >= NSIG || signal == SIGKILL ||
+        signal == SIGSTOP || sigaddset(&watched_, signal) != 0) {
       return absl::InvalidArgumentError(absl::StrCat("signal ", signal, " cannot be watched"));
     }
   }
@@ -54,7 +99,7 @@ absl::Status SignalWatch::TakeOver(const std::vector<int>& signals) {
     return absl::ErrnoToStatus(error, "sigprocmask");
   }
   for (int signal : signals) {
-    if (sigismember(&before, signal) == 0) sigaddset(&blocked_here_, signal);
+    if (sigismember(&before, signal) == 0) sigaddset(&unblocked_before_, signal);
   }
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
@@ -72,7 +117,7 @@ absl::Status SignalWatch::TakeOver(const std::vector<int>& signals) {
 void SignalWatch::Deliver(uint64_t signals) {
   bool destroyed = false;
   destroyed_ = &destroyed;
-  for (int signal = 1; signal < 64 && !destroyed; ++signal) {
+  for (int signal = 1; signal < kSignalsEnd && !destroyed; ++signal) {
     if ((signals >> signal & 1) != 0) handler_(signal, context_);
   }
   if (!destroyed) destroyed_ = nullptr;

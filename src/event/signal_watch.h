@@ -4,20 +4,23 @@
 //   absl::StatusOr<std::unique_ptr<SignalWatch>> watch =
 //       SignalWatch::Create(loop, {SIGTERM, SIGHUP}, &OnSignal, this);
 //
-// The signals are blocked and read from a descriptor of their own (signalfd(2)); any number of the
-// same signal collapses into one call of the handler, and at least one (F25). Their dispositions
-// become the default ones, so that an inherited "ignore" does not swallow them (F27). Destroying
-// the watch gives back mask and dispositions as they were; a signal that is still pending then is
-// answered by those.
+// Any number of the same signal collapses into one call of the handler, and at least one (F25). An
+// inherited "ignore" or block does not swallow a signal (F27). Destroying the watch gives back mask
+// and dispositions as they were; a signal that came and was not handled is answered by those.
+//
+// There are two forms. Where the kernel has signalfd(2), the signals are blocked and read from a
+// descriptor of their own, under the default disposition. Everywhere else, or when the kernel
+// answers ENOSYS, a signal handler writes to a pipe (signal_pipe.h). What differs then: the signals
+// are not blocked, so that one may end a system call of the service with EINTR; the handler is
+// installed with SA_RESTART, which leaves waits (poll(2), nanosleep(2) and the like) and calls with
+// a time limit. And other threads do not inherit a mask that blocks them.
 //
 // Thread: as the loop; make it before other threads, which must have the signals blocked too.
 // Fork: the child's watch sees the child's signals once it has called EventLoop::AfterFork(). A
 // child that executes another program calls RestoreInChild() before, because a mask survives
 // execve(2). Ownership: as a FdWatch, it must not outlive its loop; the loop's Drain() does not
-// wait for it. The handler may destroy the watch.
-//
-// Systems without signalfd are to get a twin that writes to a pipe from a signal handler; until
-// then Create() answers kUnimplemented there.
+// wait for it. The handler may destroy the watch. Of two watches for the same signal one is called,
+// and the newer has to go first.
 
 #ifndef POSTHOUSE_EVENT_SIGNAL_WATCH_H_
 #define POSTHOUSE_EVENT_SIGNAL_WATCH_H_
@@ -31,6 +34,7 @@
 #include "absl/status/statusor.h"
 #include "posthouse/event/event_loop.h"
 #include "posthouse/event/fd_watch.h"
+#include "posthouse/event/signal_pipe.h"
 #include "posthouse/io/unique_fd.h"
 #include "posthouse/os/os.h"
 
@@ -53,20 +57,34 @@ class SignalWatch {
   // fork(2) and execve(2). The watch itself is left as it is.
   void RestoreInChild() const;
 
+  // Async-signal-safe: whether this process was sent the signal and the handler is not called yet.
+  bool Pending(int signal) const;
+
  private:
-  SignalWatch(SignalHandler handler, void* context) : handler_(handler), context_(context) {}
+  SignalWatch(EventLoop* loop, SignalHandler handler, void* context)
+      : loop_(loop), handler_(handler), context_(context) {}
 
   absl::Status TakeOver(const std::vector<int>& signals);
-  absl::Status Open(EventLoop* loop);
-  static void OnReadable(int event, void* context);
+  uint64_t HoldUnhandled() const;
+  void GiveBack(uint64_t unhandled) const;
   void Deliver(uint64_t signals);
 
+  // kUnimplemented: the kernel has no signalfd(2).
+  absl::Status OpenDescriptor();
+  static void OnDescriptor(int event, void* context);
+
+  absl::Status OpenPipe(const std::vector<int>& signals);
+  static void OnPipe(int event, void* context);
+  static absl::Status AfterFork(void* context);
+
+  EventLoop* loop_;
   SignalHandler handler_;
   void* context_;
   std::vector<std::pair<int, struct sigaction>> dispositions_;  // as they were
   sigset_t watched_;
-  sigset_t blocked_here_;  // those of them that were not blocked before
-  UniqueFd fd_;
+  sigset_t unblocked_before_;         // those of them that were not blocked
+  UniqueFd descriptor_;               // one form,
+  std::unique_ptr<SignalPipe> pipe_;  // or the other
   FdWatch watch_;
   bool* destroyed_ = nullptr;  // of the delivery under way
 };

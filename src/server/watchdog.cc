@@ -83,15 +83,23 @@ void Watchdog::Stop() {
 
 uint64_t Watchdog::Progress() const {
   uint64_t progress = pats_;
-  if (loop_ != nullptr) {
-    const EventLoopCounters& counters = loop_->counters();
+  if (const EventLoop* loop = loop_; loop != nullptr) {
+    const EventLoopCounters& counters = loop->counters();
     progress += static_cast<uint64_t>(counters.turns + counters.waits + counters.deliveries +
                                       counters.timers_run);
   }
   return progress;
 }
 
-// Async-signal-safe: it reads counters, asks for pending signals and writes members; Expire() is.
+// Async-signal-safe: system calls.
+bool Watchdog::TermWaits() const {
+  if (const SignalWatch* signals = signals_; signals != nullptr) return signals->Pending(SIGTERM);
+  sigset_t pending;
+  sigemptyset(&pending);
+  return os::Sigpending(&pending) == 0 && sigismember(&pending, SIGTERM) == 1;
+}
+
+// Async-signal-safe: it reads counters, asks for waiting signals and writes members; Expire() is.
 void Watchdog::Tick() {
   const uint64_t progress = Progress();
   if (progress != seen_progress_) {
@@ -102,17 +110,27 @@ void Watchdog::Tick() {
   }
   ticks_without_progress_ = ticks_without_progress_ + 1;
   if (ticks_without_progress_ >= ticks_allowed_) Expire(kNoProgress, message_.c_str());
-  sigset_t pending;
-  sigemptyset(&pending);
-  if (os::Sigpending(&pending) != 0 || sigismember(&pending, SIGTERM) != 1) return;
+  if (!TermWaits()) return;
   ticks_with_term_ = ticks_with_term_ + 1;
   if (ticks_with_term_ >= kTicksWithTerm) Expire(kNoProgressWithTerm, term_message_.c_str());
 }
 
+// Async-signal-safe. Alarms of other processes are not ours to count: they would measure no time
+// (F25).
+bool Watchdog::SentByAProcess(const siginfo_t& info) {
+#if defined(__linux__)
+  // The sender's number says nothing: it is 0 for one of another pid namespace.
+  return info.si_code == SI_USER || info.si_code == SI_QUEUE;
+#else
+  // The code says nothing everywhere: OpenBSD gives SI_USER to the alarms of a timer, and macOS 0
+  // to what kill(2) sends. No process has the number 0.
+  return info.si_pid != 0;
+#endif
+}
+
 // Async-signal-safe: as Tick() is.
 void Watchdog::OnAlarm(int /*signal*/, siginfo_t* info, void* /*machine_context*/) {
-  // Alarms of other processes are not ours to count: they would measure no time (F25).
-  if (info->si_code == SI_USER || info->si_code == SI_QUEUE) return;
+  if (SentByAProcess(*info)) return;
   const int saved_errno = errno;
   if (g_running != nullptr) g_running->Tick();
   errno = saved_errno;

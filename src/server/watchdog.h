@@ -45,6 +45,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "posthouse/event/event_loop.h"
+#include "posthouse/event/signal_watch.h"
 #include "posthouse/log/log.h"
 
 namespace posthouse {
@@ -61,6 +62,8 @@ class Watchdog {
 
   // The loop whose handlers count as progress; null for none.
   void set_loop(const EventLoop* loop) { loop_ = loop; }
+  // The watch that SIGTERM comes through, which knows best whether one waits; null for none.
+  void set_signals(const SignalWatch* signals) { signals_ = signals; }
   void set_last_resort(LastResort last_resort, void* context) {
     last_resort_ = last_resort;
     last_resort_context_ = context;
@@ -74,13 +77,16 @@ class Watchdog {
   void Pat() { pats_ = pats_ + 1; }
 
  private:
+  static bool SentByAProcess(const siginfo_t& info);
   static void OnAlarm(int signal, siginfo_t* info, void* machine_context);
   uint64_t Progress() const;
+  bool TermWaits() const;
   void Tick();
   [[noreturn]] void Expire(int which, const char* message);
 
   Log* log_;
-  const EventLoop* loop_ = nullptr;
+  const EventLoop* volatile loop_ = nullptr;
+  const SignalWatch* volatile signals_ = nullptr;
   LastResort last_resort_ = nullptr;
   void* last_resort_context_ = nullptr;
   // For the two ways to expire; changed only while no alarm can come.

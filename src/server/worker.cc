@@ -93,6 +93,7 @@ Worker::~Worker() {
 // returned. Then the loop has to be there, so it is kept until the process ends.
 void Worker::EndLoop() {
   watchdog_.set_loop(nullptr);
+  watchdog_.set_signals(nullptr);
   if (signals_ != nullptr) {
     // The process has ended in an orderly way but for its last instructions; a stop signal that
     // comes now must not turn that into a death by signal (F25).
@@ -390,9 +391,11 @@ void Worker::Stop(absl::string_view why) {
 bool Worker::StopSignalIsPending() const {
   sigset_t pending;
   sigemptyset(&pending);
-  if (os::Sigpending(&pending) != 0) return false;
+  os::Sigpending(&pending);
   for (const int signal : StopSignals()) {
-    if (sigismember(&pending, signal) == 1) return true;
+    if (signals_ != nullptr ? signals_->Pending(signal) : sigismember(&pending, signal) == 1) {
+      return true;
+    }
   }
   return false;
 }
@@ -408,6 +411,7 @@ absl::Status Worker::WatchSignals() {
       SignalWatch::Create(loop_.get(), StopSignals(), &Worker::OnSignal, this);
   if (!watch.ok()) return watch.status();
   signals_ = *std::move(watch);
+  watchdog_.set_signals(signals_.get());
   return absl::OkStatus();
 }
 

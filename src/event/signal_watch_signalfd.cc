@@ -21,20 +21,21 @@ constexpr int kSignalsPerTurn = 32;
 
 }  // namespace
 
-absl::Status SignalWatch::Open(EventLoop* loop) {
-  fd_.Reset(os::Signalfd(-1, &watched_, SFD_NONBLOCK | SFD_CLOEXEC));
-  if (!fd_.valid()) return absl::ErrnoToStatus(errno, "signalfd");
-  absl::StatusOr<FdWatch> watch = loop->Watch(
-      fd_.get(), {.on_readable = &SignalWatch::OnReadable, .context = this, .background = true});
+absl::Status SignalWatch::OpenDescriptor() {
+  descriptor_.Reset(os::Signalfd(-1, &watched_, SFD_NONBLOCK | SFD_CLOEXEC));
+  if (!descriptor_.valid()) return absl::ErrnoToStatus(errno, "signalfd");
+  absl::StatusOr<FdWatch> watch = loop_->Watch(
+      descriptor_.get(),
+      {.on_readable = &SignalWatch::OnDescriptor, .context = this, .background = true});
   if (!watch.ok()) return watch.status();
   watch_ = *std::move(watch);
   return absl::OkStatus();
 }
 
-void SignalWatch::OnReadable(int event, void* context) {
+void SignalWatch::OnDescriptor(int event, void* context) {
   auto* self = static_cast<SignalWatch*>(context);
   signalfd_siginfo infos[kSignalsPerTurn];
-  const ssize_t got = os::Read(self->fd_.get(), infos, sizeof infos);
+  const ssize_t got = os::Read(self->descriptor_.get(), infos, sizeof infos);
   if (got < 0) return;  // taken meanwhile, or interrupted: the loop comes again (F14)
   uint64_t signals = 0;
   for (size_t i = 0; i < static_cast<size_t>(got) / sizeof infos[0]; ++i) {
@@ -45,14 +46,14 @@ void SignalWatch::OnReadable(int event, void* context) {
 
 }  // namespace posthouse
 
-#else
+#else  // no signalfd
 
 #include "absl/status/status.h"
 
 namespace posthouse {
 
-absl::Status SignalWatch::Open(EventLoop* loop) {
-  return absl::UnimplementedError("signals as events: this system has no signalfd");
+absl::Status SignalWatch::OpenDescriptor() {
+  return absl::UnimplementedError("signalfd: this system does not have it");
 }
 
 }  // namespace posthouse
