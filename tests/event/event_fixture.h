@@ -70,6 +70,8 @@ struct BackendTraits {
   int longest_batch = INT_MAX;
   // The kernel is played by a KqueueDouble with these habits.
   const KqueueQuirks* on_double = nullptr;
+  // The kernel answers this call with ENOSYS.
+  SystemCall missing_call = SystemCall::kAny;
 };
 
 inline constexpr KqueueQuirks kPlainKqueue = {};
@@ -237,6 +239,7 @@ struct Recorder {
 class LoopTest : public testing::TestWithParam<BackendTraits> {
  protected:
   LoopTest() {
+    if (traits().missing_call != SystemCall::kAny) system_->FailFrom(traits().missing_call, ENOSYS);
     if (traits().on_double == nullptr) return;
     kqueue_.set_quirks(*traits().on_double);
     system_->SetKqueue(&kqueue_);
