@@ -40,7 +40,7 @@ callees() {  # FUNCTION: what it calls or jumps to, by name
 # Leaves: nothing behind these is followed. Expire() ends the process; see watchdog.h.
 leaf='^(_ZN9posthouse8Watchdog6Expire|_ZN9posthouse2os(10Sigpending|6Getpid|5Write)E|sigemptyset@|sigismember@|__errno_location@|__stack_chk_fail@|__asan_|__ubsan_|__tsan_)'
 # Followed: ours, and accessors of the standard library that only compute.
-followed='^(_ZNK?9posthouse8Watchdog|_ZNK9posthouse11SignalWatch7Pending|_ZNK?9posthouse10SignalPipe|_ZNK?9posthouse9EventLoop8counters|_ZNK?9posthouse9EventLoop4Impl8counters|_ZNK?9posthouse10TimerQueue|_ZNK?9posthouse10WatchTable|_ZNK9posthouse12HandlerMeter|_ZNK9posthouse6Poller8counters|_ZNKSt|_ZSt|_ZNSt)'
+followed='^(_ZNK?9posthouse8Watchdog|_ZNK9posthouse11SignalWatch7Pending|_ZNK?9posthouse10SignalPipe|_ZNK9posthouse8UniqueFd3getEv|_ZNK?9posthouse9EventLoop8counters|_ZNK?9posthouse9EventLoop4Impl8counters|_ZNK?9posthouse10TimerQueue|_ZNK?9posthouse10WatchTable|_ZNK9posthouse12HandlerMeter|_ZNK9posthouse6Poller8counters|_ZNKSt|_ZSt|_ZNSt)'
 todo=(_ZN9posthouse8Watchdog7OnAlarmEiP9siginfo_tPv _ZN9posthouse10SignalPipe8OnSignalEi)
 for handler in "${todo[@]}"; do
   grep -q "<$handler>:" "$code" || fail "the handler $handler was not found in $program"

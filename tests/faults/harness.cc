@@ -32,6 +32,7 @@ namespace {
 
 std::string* service_program = nullptr;
 std::string* wall_shift_library = nullptr;
+std::string* added_faults = nullptr;
 
 std::string AbsolutePath(const std::string& path) {
   char directory[4096];
@@ -79,7 +80,8 @@ std::unique_ptr<FakeMaster> MakeMaster(Scenario scenario) {
   options.arguments.listen_sockets = scenario.listen_sockets;
   options.arguments.configured = scenario.configured;
   options.environment.push_back("POSTHOUSE_FAULT_OPTIONS=" + scenario.options);
-  options.environment.push_back("POSTHOUSE_FAULTS=" + scenario.faults);
+  options.environment.push_back(
+      absl::StrCat("POSTHOUSE_FAULTS=", scenario.faults, " ", *added_faults));
   for (const char* name : {"ASAN_OPTIONS", "UBSAN_OPTIONS", "POSTHOUSE_EVENT_BACKEND"}) {
     options.environment.push_back(name);
   }
@@ -258,13 +260,18 @@ void Prober::Run() {
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   if (argc < 3) {
-    std::fprintf(stderr, "usage: %s PATH-OF-FAULT-SERVICE PATH-OF-WALL-SHIFT-LIBRARY\n", argv[0]);
+    std::fprintf(stderr,
+                 "usage: %s PATH-OF-FAULT-SERVICE PATH-OF-WALL-SHIFT-LIBRARY [FAULTS]\n"
+                 "FAULTS go into every worker, in the words of fault_service.cc\n",
+                 argv[0]);
     return 2;
   }
   std::string program = posthouse::AbsolutePath(argv[1]);
   std::string library = posthouse::AbsolutePath(argv[2]);
   posthouse::service_program = &program;
   posthouse::wall_shift_library = &library;
+  std::string faults = argc > 3 ? argv[3] : "";
+  posthouse::added_faults = &faults;
   // Some tests have very many clients.
   rlimit descriptors = {};
   getrlimit(RLIMIT_NOFILE, &descriptors);

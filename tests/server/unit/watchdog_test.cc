@@ -2,6 +2,7 @@
 
 #include "posthouse/server/watchdog.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -18,6 +19,8 @@
 #include "absl/types/optional.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "posthouse/event/event_loop.h"
+#include "posthouse/event/signal_watch.h"
 #include "posthouse/io/unique_fd.h"
 #include "posthouse/log/log.h"
 #include "posthouse/log/stderr_sink.h"
@@ -25,6 +28,7 @@
 #include "posthouse/os/os.h"
 #include "posthouse/testing/child_check.h"
 #include "posthouse/testing/event_wait.h"
+#include "posthouse/testing/interposer.h"
 
 namespace posthouse {
 namespace {
@@ -170,6 +174,31 @@ TEST(WatchdogTest, F54_AHungProcessThatWasSentSigtermEndsBeforeItsLimit) {
   EXPECT_EQ(WEXITSTATUS(status), 1);
   EXPECT_LT(child.lived(), absl::Seconds(5));
   EXPECT_THAT(child.Logged(), HasSubstr("SIGTERM"));
+}
+
+// The signal came through a watch, whose second form has taken it out of the kernel's hands.
+TEST(WatchdogTest, F54_SoDoesOneWhoseSigtermASignalWatchHasTaken) {
+  ChildCheck children;
+  for (const bool signalfd : {true, false}) {
+    SCOPED_TRACE(signalfd);
+    Child child([&](Log& log) {
+      if (!signalfd) Interposer::Get().FailFrom(SystemCall::kSignalfd, ENOSYS);
+      auto loop = EventLoop::Create({});
+      auto signals = SignalWatch::Create(
+          loop->get(), {SIGTERM}, [](int, void*) {}, nullptr);
+      Watchdog watchdog(&log);
+      watchdog.set_loop(loop->get());
+      watchdog.set_signals(signals->get());
+      if (!watchdog.Start(absl::Seconds(6), "the test").ok()) _exit(9);
+      os::Kill(os::Getpid(), SIGTERM);
+      Hang();
+    });
+    const int status = child.Wait();
+    ASSERT_TRUE(WIFEXITED(status)) << status;
+    EXPECT_EQ(WEXITSTATUS(status), 1);
+    EXPECT_LT(child.lived(), absl::Seconds(5));
+    EXPECT_THAT(child.Logged(), HasSubstr("SIGTERM"));
+  }
 }
 
 TEST(WatchdogTest, F54_AnEndThatHangsIsForcedByTheKernel) {

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Runs a test program once more, with other arguments.
+exec "$@"
