@@ -199,7 +199,7 @@ class Episode {
   const BackendTraits& traits_;
   const Differences differences_;
   const uint64_t seed_;
-  const std::vector<int>& left_out_;
+  const std::vector<int> left_out_;
   const bool traced_;
   std::unique_ptr<World> worlds_[2];
   HangUp hang_ups_[kSlots] = {};
