@@ -630,7 +630,8 @@ void TellOfClosed(KqueueAnswerer* kqueue, int fd) { kqueue->OnClosed(fd, fd); }
 void TellOfClosed(KqueueAnswerer* kqueue, int from, int to, int flags = 0) {
   if (from != to) kqueue->OnClosed(to, to);
 }
-void TellOfClosed(KqueueAnswerer* kqueue, unsigned first, unsigned last, int flags) {
+[[maybe_unused]] void TellOfClosed(KqueueAnswerer* kqueue, unsigned first, unsigned last,
+                                   int flags) {
   const auto bounded = [](unsigned fd) {
     return static_cast<int>(std::min<unsigned>(fd, INT_MAX));
   };

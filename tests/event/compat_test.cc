@@ -3,7 +3,6 @@
 #include "posthouse/event/compat.h"
 
 #include <fcntl.h>
-#include <sys/epoll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 

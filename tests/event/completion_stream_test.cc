@@ -536,7 +536,7 @@ class CompletionListenerTest : public CompletionTest {
  protected:
   void SetUp() override {
     CompletionTest::SetUp();
-    socket_ = UniqueFd(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    socket_ = UniqueFd(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec | os::kSockNonblock, 0));
     address_.sin_family = AF_INET;
     address_.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t length = sizeof address_;
@@ -553,7 +553,7 @@ class CompletionListenerTest : public CompletionTest {
   }
 
   UniqueFd Connect() {
-    UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec, 0));
     EXPECT_EQ(os::Connect(client.get(), reinterpret_cast<sockaddr*>(&address_), sizeof address_),
               0);
     return client;
@@ -655,6 +655,8 @@ TEST_P(CompletionListenerTest, F65_AListenerThatIsShutDownIsToldOnce) {
 }
 
 // --- By completions alone ---
+
+#if defined(__linux__)
 
 class RingTest : public CompletionListenerTest {};
 
@@ -769,6 +771,8 @@ INSTANTIATE_TEST_SUITE_P(Backends, CompletionListenerTest, testing::ValuesIn(Tes
 INSTANTIATE_TEST_SUITE_P(Backends, RingTest, testing::ValuesIn(TestedBackends(Backend::kIoUring)),
                          BackendTestName);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(RingTest);
+
+#endif
 
 }  // namespace
 }  // namespace posthouse

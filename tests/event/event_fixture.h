@@ -201,7 +201,7 @@ inline Pair MakePipe() {
 
 inline Pair MakeSockets() {
   int fds[2] = {-1, -1};
-  EXPECT_EQ(os::Socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+  EXPECT_EQ(os::Socketpair(AF_UNIX, SOCK_STREAM | os::kSockCloexec | os::kSockNonblock, 0, fds), 0);
   return {UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
 

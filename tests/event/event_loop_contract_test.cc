@@ -784,12 +784,12 @@ TEST_P(EventLoopContract, EO9_HangUpsAndErrorsReachTheEnabledDirection) {
     EXPECT_THAT(told(pipe.b.get(), false), ElementsAre(kEventWrite));
   }
   {
-    UniqueFd fresh(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    UniqueFd fresh(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec, 0));
     EXPECT_THAT(told(fresh.get(), true), ElementsAre(kEventRead));
   }
   {
     // A port that nobody listens on: bound, then closed.
-    UniqueFd listener(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    UniqueFd listener(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec, 0));
     sockaddr_in address = {};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -797,7 +797,7 @@ TEST_P(EventLoopContract, EO9_HangUpsAndErrorsReachTheEnabledDirection) {
     auto* generic = reinterpret_cast<sockaddr*>(&address);
     ASSERT_EQ(os::Bind(listener.get(), generic, length), 0);
     ASSERT_EQ(os::Getsockname(listener.get(), generic, &length), 0);
-    UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec | os::kSockNonblock, 0));
     os::Connect(client.get(), generic, length);
     EXPECT_THAT(told(client.get(), false), ElementsAre(kEventWrite));
   }
@@ -889,7 +889,7 @@ TEST_P(EventLoopContract, F7_WhatCameBeforeTheHangUpIsRead) {
 
 // Connected over loopback; `a` was accepted.
 Pair MakeTcp() {
-  UniqueFd listener(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd listener(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec, 0));
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -898,9 +898,10 @@ Pair MakeTcp() {
   EXPECT_EQ(os::Bind(listener.get(), generic, length), 0);
   EXPECT_EQ(os::Listen(listener.get(), 1), 0);
   EXPECT_EQ(os::Getsockname(listener.get(), generic, &length), 0);
-  UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec, 0));
   EXPECT_EQ(os::Connect(client.get(), generic, length), 0);
-  UniqueFd server(os::Accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  UniqueFd server(
+      os::Accept4(listener.get(), nullptr, nullptr, os::kSockCloexec | os::kSockNonblock));
   return {std::move(server), std::move(client)};
 }
 

@@ -285,7 +285,7 @@ TEST_F(KqueueDoubleTest, Quirk_FullPipeHidesLossOfReader) {
 }
 
 TEST_F(KqueueDoubleTest, AListenerIsReadable) {
-  UniqueFd listener(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd listener(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec, 0));
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -296,7 +296,7 @@ TEST_F(KqueueDoubleTest, AListenerIsReadable) {
   ASSERT_EQ(os::Getsockname(listener.get(), generic, &length), 0);
   ASSERT_EQ(Do(Change(listener.get(), EVFILT_READ, EV_ADD)), 0);
   EXPECT_THAT(Ready(), IsEmpty());
-  UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd client(os::Socket(AF_INET, SOCK_STREAM | os::kSockCloexec, 0));
   ASSERT_EQ(os::Connect(client.get(), generic, length), 0);
   EXPECT_EQ(One().data, 1);
 }
