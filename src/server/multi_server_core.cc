@@ -285,6 +285,9 @@ bool MultiServer::ServeInput(Connection& connection) {
 void MultiServer::ServeUnread(Connection& connection) {
   const absl::StatusOr<int> readable = BytesReadable(connection.fd());
   if (!readable.ok() || *readable == 0) {
+    // Nothing to read is the end of input, or a false readiness (F14).
+    pollfd asked = {connection.fd(), POLLIN, 0};
+    if (readable.ok() && os::Poll(&asked, 1, 0) == 0) return;
     connection.disconnecting_ = true;
     return Advance(connection);
   }
