@@ -97,6 +97,8 @@ int Stat(const char* path, struct stat* out);
 int Lstat(const char* path, struct stat* out);
 int Unlink(const char* path);
 int Rename(const char* from, const char* to);
+int Mkdir(const char* path, mode_t mode);
+int Chown(const char* path, uid_t uid, gid_t gid);
 int Chmod(const char* path, mode_t mode);
 int Chdir(const char* path);
 int Chroot(const char* path);
@@ -151,6 +153,8 @@ pid_t Waitpid(pid_t pid, int* status, int options);
 int Execve(const char* path, char* const* arguments, char* const* environment);
 pid_t Getpid();
 pid_t Getppid();
+pid_t Setsid();
+pid_t Getsid(pid_t pid);
 int Getrlimit(RlimitResource resource, rlimit* out);
 int Setrlimit(RlimitResource resource, const rlimit* limit);
 

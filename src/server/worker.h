@@ -44,7 +44,7 @@
 #include "posthouse/server/listen_fd.h"
 #include "posthouse/server/service_context.h"
 #include "posthouse/server/status_channel.h"
-#include "posthouse/server/watchdog.h"
+#include "posthouse/process/watchdog.h"
 
 namespace posthouse {
 

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <exception>
@@ -20,13 +19,11 @@
 #include "posthouse/io/fd_flags.h"
 #include "posthouse/log/postlog_sink.h"
 #include "posthouse/log/stderr_sink.h"
-#include "posthouse/log/syslog_sink.h"
 #include "posthouse/os/os.h"
+#include "posthouse/process/daemon_log.h"
+#include "posthouse/process/debugger.h"
 #include "posthouse/server/privileges.h"
 #include "posthouse/server/worker.h"
-
-// The environment of a command that the debugger phase runs (S17).
-extern "C" char** environ;
 
 namespace posthouse {
 namespace {
@@ -322,30 +319,19 @@ void Worker::SetLogSinks() {
 
 // Where stock daemons log: postlogd or the system's log daemon (C73).
 void Worker::AddDaemonSink() {
-  PostlogOptions postlog;
-  SyslogOptions syslog;
-  if (!generic_loaded_) {
-    postlog.path = environment_.postlog_service.value_or("");
-    postlog.hostname = environment_.postlog_hostname.value_or("");
-  } else {
-    syslog.facility = generic_.syslog_facility_code;
-    if (!generic_.maillog_file.value().empty()) {
-      postlog.path = generic_.PostlogSocketPath();
-      postlog.hostname = generic_.myhostname.value();
-    }
-  }
-  log_.AddSink(postlog.path.empty() ? NewSyslogSink(syslog) : NewPostlogSink(postlog));
+  log_.AddSink(generic_loaded_ ? NewDaemonSink(generic_)
+                               : NewEarlyDaemonSink(environment_.postlog_service,
+                                                    environment_.postlog_hostname));
 }
 
 // Programs that we run log where we do (C69, C73).
 void Worker::ExportLogging() {
-  setenv("MAIL_LOGTAG", generic_.syslog_name.value().c_str(), 1);
-  if (generic_.maillog_file.value().empty()) {
-    unsetenv(kPostlogServiceVariable);
-    unsetenv(kPostlogHostnameVariable);
-  } else {
-    setenv(kPostlogServiceVariable, generic_.PostlogSocketPath().c_str(), 1);
-    setenv(kPostlogHostnameVariable, generic_.myhostname.value().c_str(), 1);
+  for (const auto& [name, value] : LogVariables(generic_)) {
+    if (value.has_value()) {
+      setenv(name.c_str(), value->c_str(), 1);
+    } else {
+      unsetenv(name.c_str());
+    }
   }
 }
 
@@ -503,22 +489,7 @@ absl::Status Worker::RunDebugger() {
   if (!command_line_.debug && !environment_.debug) return absl::OkStatus();
   const absl::StatusOr<absl::optional<std::string>> command = DebuggerCommand(store_);
   if (!command.ok()) return command.status();
-  if (!command->has_value() || (*command)->empty()) {
-    return absl::FailedPreconditionError("debugger_command is not set");
-  }
-  log_.Info(absl::StrCat("running: ", **command));
-  char shell[] = "/bin/sh", option[] = "-c";
-  char* const arguments[] = {shell, option, const_cast<char*>((*command)->c_str()), nullptr};
-  const pid_t child = os::Fork();
-  if (child < 0) return absl::ErrnoToStatus(errno, "fork for the debugger command");
-  if (child == 0) {
-    os::Execve(shell, arguments, environ);
-    _exit(127);
-  }
-  int status = 0;
-  while (os::Waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return absl::OkStatus();
+  return RunDebuggerCommand(command->value_or(""), &log_);
 }
 
 // --- Sockets, directory, privileges ---

@@ -28,7 +28,7 @@
 #include "posthouse/log/stderr_sink.h"
 #include "posthouse/log/syslog_sink.h"
 #include "posthouse/os/os.h"
-#include "posthouse/server/watchdog.h"
+#include "posthouse/process/watchdog.h"
 #include "posthouse/testing/child_check.h"
 #include "posthouse/testing/event_wait.h"
 #include "posthouse/testing/temp_dir.h"

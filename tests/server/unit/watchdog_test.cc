@@ -1,6 +1,6 @@
 // The watchdog in real processes: its alarms and its end need a process of their own.
 
-#include "posthouse/server/watchdog.h"
+#include "posthouse/process/watchdog.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "posthouse/server/watchdog.h"
+#include "posthouse/process/watchdog.h"
 
 #include <errno.h>
 #include <signal.h>

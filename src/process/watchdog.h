@@ -34,8 +34,8 @@
 // process runs one at a time.
 // Thread: that of the loop. Fork: alarms are not inherited; the child calls Start() again (S86).
 
-#ifndef POSTHOUSE_SERVER_WATCHDOG_H_
-#define POSTHOUSE_SERVER_WATCHDOG_H_
+#ifndef POSTHOUSE_PROCESS_WATCHDOG_H_
+#define POSTHOUSE_PROCESS_WATCHDOG_H_
 
 #include <signal.h>
 
@@ -103,4 +103,4 @@ class Watchdog {
 
 }  // namespace posthouse
 
-#endif  // POSTHOUSE_SERVER_WATCHDOG_H_
+#endif  // POSTHOUSE_PROCESS_WATCHDOG_H_
