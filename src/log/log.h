@@ -84,7 +84,7 @@ class Log {
  public:
   static constexpr size_t kMaxRecord = 2000;
   // Emergency records that can be prepared side by side.
-  static constexpr int kMaxEmergencies = 2;
+  static constexpr int kMaxEmergencies = 5;
   // Sinks that were added after so many others take no part in WriteEmergency().
   static constexpr int kMaxEmergencySinks = 8;
 

@@ -155,6 +155,7 @@ pid_t Getpid();
 pid_t Getppid();
 pid_t Setsid();
 pid_t Getsid(pid_t pid);
+pid_t Getpgid(pid_t pid);
 int Getrlimit(RlimitResource resource, rlimit* out);
 int Setrlimit(RlimitResource resource, const rlimit* limit);
 
