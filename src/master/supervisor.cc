@@ -751,10 +751,14 @@ bool Supervisor::NoteActivity(Service* service, absl::Span<const ChildActivity> 
 // Whether a worker that takes nobody is to be ended now. One that sleeps while another one runs
 // may be healthy and was only not woken; one whose channel is closed may be busy, its TAKEN lost
 // with the channel. Those get more time, not all of it. A busy one is left alone, unless it is
-// stopped and the service full: then nothing else moves.
+// stopped, the service full, and nothing else moves.
 bool Supervisor::IsSilent(const Service& service, const Child& child, bool others_progress) const {
   const bool stopped = child.state == ChildActivity::State::kStopped;
-  if (!child.available) return stopped && service.phase == Phase::kFull;
+  if (!child.available) {
+    const auto moves = [](const Child* other) { return other->progress; };
+    return stopped && service.phase == Phase::kFull &&
+           std::none_of(service.children.begin(), service.children.end(), moves);
+  }
   if (stopped) return true;
   if (now_ns_ - service.waiting_since_ns >= times_.patience_ns) return true;
   if (child.progress || others_progress || child.retiring) return false;

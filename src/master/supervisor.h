@@ -30,6 +30,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -137,6 +138,9 @@ struct SupervisorAction {
   StatusMessage message;
   SupervisorEvent event = SupervisorEvent::kUpdate;
 };
+
+// "7: spawn generation 8", for verbose logs and tests.
+std::string DescribeAction(const SupervisorAction& action);
 
 class Supervisor {
  public:

@@ -37,61 +37,104 @@ Reaction ReactionTo(ServicePhase phase, SupervisorEvent event) {
 
 absl::string_view ServicePhaseName(ServicePhase phase) {
   switch (phase) {
-    case ServicePhase::kRemoving: return "Removing";
-    case ServicePhase::kStopping: return "Stopping";
-    case ServicePhase::kStarting: return "Starting";
-    case ServicePhase::kThrottled: return "Throttled";
-    case ServicePhase::kServed: return "Served";
-    case ServicePhase::kFull: return "Full";
-    case ServicePhase::kBackingOff: return "BackingOff";
-    case ServicePhase::kWatched: return "Watched";
+    case ServicePhase::kRemoving:
+      return "Removing";
+    case ServicePhase::kStopping:
+      return "Stopping";
+    case ServicePhase::kStarting:
+      return "Starting";
+    case ServicePhase::kThrottled:
+      return "Throttled";
+    case ServicePhase::kServed:
+      return "Served";
+    case ServicePhase::kFull:
+      return "Full";
+    case ServicePhase::kBackingOff:
+      return "BackingOff";
+    case ServicePhase::kWatched:
+      return "Watched";
   }
   return "?";
 }
 
 absl::string_view SupervisorEventName(SupervisorEvent event) {
   switch (event) {
-    case SupervisorEvent::kUpdate: return "Update";
-    case SupervisorEvent::kRemove: return "Remove";
-    case SupervisorEvent::kClientWaiting: return "ClientWaiting";
-    case SupervisorEvent::kSpawned: return "Spawned";
-    case SupervisorEvent::kSpawnFailed: return "SpawnFailed";
-    case SupervisorEvent::kState: return "State";
-    case SupervisorEvent::kChildDied: return "ChildDied";
-    case SupervisorEvent::kLooked: return "Looked";
-    case SupervisorEvent::kWakeUpDue: return "WakeUpDue";
-    case SupervisorEvent::kThrottleOver: return "ThrottleOver";
-    case SupervisorEvent::kBackOffOver: return "BackOffOver";
-    case SupervisorEvent::kRetirementOver: return "RetirementOver";
-    case SupervisorEvent::kKillDue: return "KillDue";
-    case SupervisorEvent::kStop: return "Stop";
+    case SupervisorEvent::kUpdate:
+      return "Update";
+    case SupervisorEvent::kRemove:
+      return "Remove";
+    case SupervisorEvent::kClientWaiting:
+      return "ClientWaiting";
+    case SupervisorEvent::kSpawned:
+      return "Spawned";
+    case SupervisorEvent::kSpawnFailed:
+      return "SpawnFailed";
+    case SupervisorEvent::kState:
+      return "State";
+    case SupervisorEvent::kChildDied:
+      return "ChildDied";
+    case SupervisorEvent::kLooked:
+      return "Looked";
+    case SupervisorEvent::kWakeUpDue:
+      return "WakeUpDue";
+    case SupervisorEvent::kThrottleOver:
+      return "ThrottleOver";
+    case SupervisorEvent::kBackOffOver:
+      return "BackOffOver";
+    case SupervisorEvent::kRetirementOver:
+      return "RetirementOver";
+    case SupervisorEvent::kKillDue:
+      return "KillDue";
+    case SupervisorEvent::kStop:
+      return "Stop";
   }
   return "?";
 }
 
 absl::string_view ReactionName(Reaction reaction) {
   switch (reaction) {
-    case Reaction::kIgnore: return "-";
-    case Reaction::kUnexpected: return "Unexpected";
-    case Reaction::kRestart: return "Restart";
-    case Reaction::kRemove: return "Remove";
-    case Reaction::kStart: return "Start";
-    case Reaction::kRecord: return "Record";
-    case Reaction::kRecordAndEnd: return "RecordAndEnd";
-    case Reaction::kThrottle: return "Throttle";
-    case Reaction::kGiveUpStart: return "GiveUpStart";
-    case Reaction::kBelieve: return "Believe";
-    case Reaction::kJudge: return "Judge";
-    case Reaction::kReportDeath: return "ReportDeath";
-    case Reaction::kBury: return "Bury";
-    case Reaction::kWeigh: return "Weigh";
-    case Reaction::kTrigger: return "Trigger";
-    case Reaction::kSkipTrigger: return "SkipTrigger";
-    case Reaction::kUnthrottle: return "Unthrottle";
-    case Reaction::kEndBackOff: return "EndBackOff";
-    case Reaction::kEndRetired: return "EndRetired";
-    case Reaction::kKill: return "Kill";
-    case Reaction::kBeginStop: return "BeginStop";
+    case Reaction::kIgnore:
+      return "-";
+    case Reaction::kUnexpected:
+      return "Unexpected";
+    case Reaction::kRestart:
+      return "Restart";
+    case Reaction::kRemove:
+      return "Remove";
+    case Reaction::kStart:
+      return "Start";
+    case Reaction::kRecord:
+      return "Record";
+    case Reaction::kRecordAndEnd:
+      return "RecordAndEnd";
+    case Reaction::kThrottle:
+      return "Throttle";
+    case Reaction::kGiveUpStart:
+      return "GiveUpStart";
+    case Reaction::kBelieve:
+      return "Believe";
+    case Reaction::kJudge:
+      return "Judge";
+    case Reaction::kReportDeath:
+      return "ReportDeath";
+    case Reaction::kBury:
+      return "Bury";
+    case Reaction::kWeigh:
+      return "Weigh";
+    case Reaction::kTrigger:
+      return "Trigger";
+    case Reaction::kSkipTrigger:
+      return "SkipTrigger";
+    case Reaction::kUnthrottle:
+      return "Unthrottle";
+    case Reaction::kEndBackOff:
+      return "EndBackOff";
+    case Reaction::kEndRetired:
+      return "EndRetired";
+    case Reaction::kKill:
+      return "Kill";
+    case Reaction::kBeginStop:
+      return "BeginStop";
   }
   return "?";
 }
