@@ -1,4 +1,4 @@
-// Reading of main.cf: logical lines, definitions, and the file itself (C3 to C22).
+// Reading of main.cf: definitions and the file itself (C3 to C22).
 //
 // Parsing works on a text without files or globals, so that any byte string can be tried (F118).
 // Every problem names file, line and text; all of them are reported, not only the first (CO4).
@@ -11,21 +11,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "posthouse/config/logical_lines.h"
 #include "posthouse/config/parameter_store.h"
 
 namespace posthouse {
-
-// A line of the file as the parsers of main.cf and master.cf see it (C10 to C15).
-struct LogicalLine {
-  int line = 0;      // the first physical line, from 1 (C16)
-  std::string text;  // continuations appended as they are (C12)
-};
-
-struct LogicalLines {
-  std::vector<LogicalLine> lines;
-  std::vector<std::string> warnings;  // "FILE, line 1: ...", for example C15
-};
-LogicalLines SplitLogicalLines(absl::string_view file, absl::string_view text);
 
 // "name = value" split as C17 to C19 say. kInvalidArgument says whether the name or the "=" is
 // missing.
