@@ -1,4 +1,5 @@
-// Small text helpers that the parsers of this folder share; not for use outside of it.
+// Small text helpers that the parsers of configuration share, in this folder and in src/master; not
+// for use outside of them.
 
 #ifndef POSTHOUSE_CONFIG_TEXT_H_
 #define POSTHOUSE_CONFIG_TEXT_H_
