@@ -83,4 +83,11 @@ InetEndpoint MakeInetEndpoint(const InetAddress& address, uint16_t port) {
   return endpoint;
 }
 
+uint16_t EndpointPort(const InetEndpoint& endpoint) {
+  if (endpoint.address.ss_family == AF_INET) {
+    return ntohs(reinterpret_cast<const sockaddr_in*>(&endpoint.address)->sin_port);
+  }
+  return ntohs(reinterpret_cast<const sockaddr_in6*>(&endpoint.address)->sin6_port);
+}
+
 }  // namespace posthouse

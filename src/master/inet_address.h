@@ -61,6 +61,7 @@ struct InetEndpoint {
 };
 
 InetEndpoint MakeInetEndpoint(const InetAddress& address, uint16_t port);
+uint16_t EndpointPort(const InetEndpoint& endpoint);
 
 }  // namespace posthouse
 

@@ -95,6 +95,7 @@ int Open(const char* path, int flags, mode_t mode);
 int Fstat(int fd, struct stat* out);
 int Stat(const char* path, struct stat* out);
 int Lstat(const char* path, struct stat* out);
+ssize_t Readlink(const char* path, char* target, size_t size);
 int Unlink(const char* path);
 int Rename(const char* from, const char* to);
 int Mkdir(const char* path, mode_t mode);
