@@ -2,12 +2,9 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstddef>
-#include <cstring>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -15,12 +12,13 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "posthouse/io/inet_listener.h"
+#include "posthouse/io/unix_address.h"
 #include "posthouse/os/os.h"
 
 namespace posthouse {
 namespace {
 
-constexpr size_t kMaxPathSize = sizeof(sockaddr_un{}.sun_path) - 1;
 constexpr size_t kMaxHostSize = 255;
 constexpr size_t kMaxShown = 100;  // how much of a bad text an error shows
 
@@ -75,10 +73,8 @@ absl::StatusOr<ListenSpec> ParseInet(absl::string_view text, absl::string_view r
 
 absl::StatusOr<ListenSpec> ParseUnix(absl::string_view text, absl::string_view path) {
   if (path.empty()) return BadSpec(text, "expected unix:PATH");
-  if (path.find('\0') != absl::string_view::npos) return BadSpec(text, "the path has a NUL byte");
-  if (path.size() > kMaxPathSize) {
-    return BadSpec(
-        text, absl::StrCat("the path has ", path.size(), " bytes, the limit is ", kMaxPathSize));
+  if (absl::Status status = CheckSocketPath(path); !status.ok()) {
+    return BadSpec(text, status.message());
   }
   ListenSpec spec;
   spec.transport = Transport::kUnix;
@@ -94,36 +90,9 @@ absl::Status ErrnoError(const ListenSpec& spec, int error, absl::string_view wha
                              absl::StrCat("--listen ", absl::CEscape(spec.text), ": ", what));
 }
 
-// A system call that failed, with the errno that callers decide upon.
-struct Attempt {
-  UniqueFd fd;
-  int error = 0;
-  absl::string_view call;
-};
-
-Attempt Failed(absl::string_view call) {
-  Attempt attempt;
-  attempt.error = errno;
-  attempt.call = call;
-  return attempt;
-}
-
-Attempt OpenInet(const addrinfo& address, int backlog) {
-  UniqueFd fd(os::Socket(address.ai_family, SOCK_STREAM | os::kSockNonblock | os::kSockCloexec, 0));
-  if (!fd) return Failed("socket for");
-  const int on = 1;
-  if (os::Setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) {
-    return Failed("setsockopt SO_REUSEADDR for");
-  }
-  if (address.ai_family == AF_INET6 &&
-      os::Setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0) {
-    return Failed("setsockopt IPV6_V6ONLY for");
-  }
-  if (os::Bind(fd.get(), address.ai_addr, address.ai_addrlen) != 0) return Failed("bind to");
-  if (os::Listen(fd.get(), backlog) != 0) return Failed("listen on");
-  Attempt attempt;
-  attempt.fd = std::move(fd);
-  return attempt;
+absl::Status PrefixError(const ListenSpec& spec, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat("--listen ", absl::CEscape(spec.text), ": ", status.message()));
 }
 
 std::string LocalText(int fd, const addrinfo& wanted) {
@@ -134,10 +103,6 @@ std::string LocalText(int fd, const addrinfo& wanted) {
     return PeerText(wanted.ai_addr, wanted.ai_addrlen);
   }
   return PeerText(generic, length);
-}
-
-bool FamilyIsMissing(int error) {
-  return error == EAFNOSUPPORT || error == EADDRNOTAVAIL || error == EPROTONOSUPPORT;
 }
 
 absl::Status ResolveError(const ListenSpec& spec, int code) {
@@ -155,14 +120,15 @@ absl::StatusOr<ListenResult> OpenAddresses(const ListenSpec& spec, const ListenO
     if (address->ai_family != AF_INET && address->ai_family != AF_INET6) continue;
     const std::string text = PeerText(address->ai_addr, address->ai_addrlen);
     if (!seen.insert(text).second) continue;
-    Attempt attempt = OpenInet(*address, options.backlog);
-    if (attempt.error == 0) {
-      std::string local = LocalText(attempt.fd.get(), *address);
-      result.sockets.emplace_back(std::move(attempt.fd), Transport::kInet, std::move(local));
+    InetListener listener =
+        OpenInetListener(address->ai_addr, address->ai_addrlen, {.backlog = options.backlog});
+    if (listener.error == 0) {
+      std::string local = LocalText(listener.fd.get(), *address);
+      result.sockets.emplace_back(std::move(listener.fd), Transport::kInet, std::move(local));
       continue;
     }
-    last_error = ErrnoError(spec, attempt.error, absl::StrCat(attempt.call, " ", text));
-    if (!is_alternative || !FamilyIsMissing(attempt.error)) return last_error;
+    last_error = ErrnoError(spec, listener.error, absl::StrCat(listener.call, " ", text));
+    if (!is_alternative || !IsFamilyMissing(listener.error)) return last_error;
     result.warnings.emplace_back(last_error.message());
   }
   if (result.sockets.empty()) {
@@ -188,17 +154,6 @@ absl::StatusOr<ListenResult> OpenInetSockets(const ListenSpec& spec, const Liste
 
 // --- Unix sockets ---
 
-sockaddr_un UnixAddress(const std::string& path) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), std::min(path.size(), kMaxPathSize));
-  return address;
-}
-
-socklen_t UnixLength(const std::string& path) {
-  return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + 1);
-}
-
 absl::Status Occupied(const ListenSpec& spec, absl::string_view why) {
   return absl::AlreadyExistsError(
       absl::StrCat("--listen ", absl::CEscape(spec.text), ": ", why, "; it is left alone"));
@@ -209,11 +164,10 @@ absl::Status Occupied(const ListenSpec& spec, absl::string_view why) {
 absl::StatusOr<bool> IsDeadSocket(const ListenSpec& spec) {
   UniqueFd probe(os::Socket(AF_UNIX, SOCK_STREAM | os::kSockNonblock | os::kSockCloexec, 0));
   if (!probe) return ErrnoError(spec, errno, "socket");
-  const sockaddr_un address = UnixAddress(spec.path);
+  const UnixAddress address(spec.path);
   int result;
   do {
-    result = os::Connect(probe.get(), reinterpret_cast<const sockaddr*>(&address),
-                         UnixLength(spec.path));
+    result = os::Connect(probe.get(), address.get(), address.length());
   } while (result != 0 && errno == EINTR);
   return result != 0 && errno == ECONNREFUSED;
 }
@@ -234,18 +188,6 @@ absl::Status ClearName(const ListenSpec& spec) {
   return absl::OkStatus();
 }
 
-// Binds with the wanted mode. The kernel gives a new socket all permissions but the umask's; a
-// chmod afterwards would leave a moment in between (F96).
-int BindWithMode(int fd, const std::string& path, mode_t mode) {
-  const sockaddr_un address = UnixAddress(path);
-  const mode_t old_mask = os::Umask(~mode & 0777);
-  const int result = os::Bind(fd, reinterpret_cast<const sockaddr*>(&address), UnixLength(path));
-  const int error = errno;
-  os::Umask(old_mask);
-  errno = error;
-  return result;
-}
-
 absl::StatusOr<ListenResult> OpenUnixSocket(const ListenSpec& spec, const ListenOptions& options) {
   if (absl::Status status = ClearName(spec); !status.ok()) return status;
   UniqueFd fd(os::Socket(AF_UNIX, SOCK_STREAM | os::kSockNonblock | os::kSockCloexec, 0));
@@ -253,14 +195,15 @@ absl::StatusOr<ListenResult> OpenUnixSocket(const ListenSpec& spec, const Listen
   if (BindWithMode(fd.get(), spec.path, options.unix_mode) != 0) {
     return ErrnoError(spec, errno, "bind");
   }
-  struct stat made = {};
-  if (os::Lstat(spec.path.c_str(), &made) != 0 || os::Listen(fd.get(), options.backlog) != 0) {
-    absl::Status status = ErrnoError(spec, errno, "lstat or listen");
+  absl::StatusOr<MadeName> name = MadeName::Settle(spec.path, options.unix_mode);
+  if (!name.ok()) return PrefixError(spec, name.status());
+  if (os::Listen(fd.get(), options.backlog) != 0) {
+    absl::Status status = ErrnoError(spec, errno, "listen");
     os::Unlink(spec.path.c_str());
     return status;
   }
   ListenResult result;
-  result.sockets.emplace_back(std::move(fd), spec.path, made.st_dev, made.st_ino);
+  result.sockets.emplace_back(std::move(fd), *std::move(name));
   return result;
 }
 
@@ -273,28 +216,11 @@ absl::StatusOr<ListenSpec> ParseListenSpec(absl::string_view text) {
   return BadSpec(text, "expected inet:HOST:PORT or unix:PATH");
 }
 
-ListenSocket::ListenSocket(UniqueFd fd, std::string path, dev_t device, ino_t inode)
+ListenSocket::ListenSocket(UniqueFd fd, MadeName name)
     : fd_(std::move(fd)),
       transport_(Transport::kUnix),
-      address_(absl::StrCat("unix:", absl::CEscape(path))),
-      path_(std::move(path)),
-      device_(device),
-      inode_(inode) {}
-
-absl::Status ListenSocket::RemoveName() {
-  if (path_.empty()) return absl::OkStatus();
-  const std::string path = std::exchange(path_, std::string());
-  struct stat found = {};
-  if (os::Lstat(path.c_str(), &found) != 0) {
-    return errno == ENOENT ? absl::OkStatus()
-                           : absl::ErrnoToStatus(errno, absl::StrCat("lstat ", path));
-  }
-  if (found.st_dev != device_ || found.st_ino != inode_) return absl::OkStatus();
-  if (os::Unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("unlink ", path));
-  }
-  return absl::OkStatus();
-}
+      address_(absl::StrCat("unix:", absl::CEscape(name.path()))),
+      name_(std::move(name)) {}
 
 absl::StatusOr<ListenResult> OpenListenSockets(const ListenSpec& spec,
                                                const ListenOptions& options) {

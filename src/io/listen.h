@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "posthouse/io/accept.h"
+#include "posthouse/io/made_name.h"
 #include "posthouse/io/unique_fd.h"
 
 namespace posthouse {
@@ -50,8 +51,8 @@ class ListenSocket {
  public:
   ListenSocket(UniqueFd fd, Transport transport, std::string address)
       : fd_(std::move(fd)), transport_(transport), address_(std::move(address)) {}
-  // The name of a unix socket, with what tells it from another one in its place.
-  ListenSocket(UniqueFd fd, std::string path, dev_t device, ino_t inode);
+  // A unix socket.
+  ListenSocket(UniqueFd fd, MadeName name);
 
   int fd() const { return fd_.get(); }
   Transport transport() const { return transport_; }
@@ -61,15 +62,13 @@ class ListenSocket {
   UniqueFd TakeFd() { return std::move(fd_); }
   // Removes the name of a unix socket if it still is this socket's (F97). For an orderly end of
   // the process that made it; nothing does it by itself.
-  absl::Status RemoveName();
+  absl::Status RemoveName() { return name_.Remove(); }
 
  private:
   UniqueFd fd_;
   Transport transport_;
   std::string address_;
-  std::string path_;  // empty: there is no name to remove
-  dev_t device_ = 0;
-  ino_t inode_ = 0;
+  MadeName name_;
 };
 
 struct ListenResult {

@@ -24,6 +24,7 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -90,8 +91,12 @@ int Ioctl(int fd, unsigned long request, void* argument);
 ssize_t Read(int fd, void* buffer, size_t size);
 ssize_t Write(int fd, const void* data, size_t size);
 ssize_t Writev(int fd, const iovec* parts, int count);
+ssize_t Pread(int fd, void* buffer, size_t size, off_t offset);
+ssize_t Pwrite(int fd, const void* data, size_t size, off_t offset);
 int Pipe2(int* fds, int flags);
 int Open(const char* path, int flags, mode_t mode);
+int Mkfifo(const char* path, mode_t mode);
+int Flock(int fd, int operation);
 int Fstat(int fd, struct stat* out);
 int Stat(const char* path, struct stat* out);
 int Lstat(const char* path, struct stat* out);
@@ -167,6 +172,9 @@ gid_t Getgid();
 gid_t Getegid();
 int Setuid(uid_t uid);
 int Setgid(gid_t gid);
+int Seteuid(uid_t uid);
+int Setegid(gid_t gid);
+int Setgroups(int count, const gid_t* groups);
 int Initgroups(const char* user, gid_t group);
 int GetpwnamR(const char* name, passwd* out, char* buffer, size_t size, passwd** result);
 int GetpwuidR(uid_t uid, passwd* out, char* buffer, size_t size, passwd** result);

@@ -85,6 +85,8 @@ constexpr bool MovesBytes(SystemCall call) {
     case SystemCall::kRead:
     case SystemCall::kWrite:
     case SystemCall::kWritev:
+    case SystemCall::kPread:
+    case SystemCall::kPwrite:
     case SystemCall::kRecv:
     case SystemCall::kSend:
     case SystemCall::kRecvmsg:
@@ -476,6 +478,14 @@ ssize_t CutCall(ssize_t (*native)(int, void*, size_t, int), size_t limit, int fd
 ssize_t CutCall(ssize_t (*native)(int, const void*, size_t, int), size_t limit, int fd,
                 const void* data, size_t size, int flags) {
   return native(fd, data, std::min(size, limit), flags);
+}
+ssize_t CutCall(ssize_t (*native)(int, void*, size_t, off_t), size_t limit, int fd, void* buffer,
+                size_t size, off_t offset) {
+  return native(fd, buffer, std::min(size, limit), offset);
+}
+ssize_t CutCall(ssize_t (*native)(int, const void*, size_t, off_t), size_t limit, int fd,
+                const void* data, size_t size, off_t offset) {
+  return native(fd, data, std::min(size, limit), offset);
 }
 ssize_t CutCall(ssize_t (*native)(int, const iovec*, int), size_t limit, int fd, const iovec* parts,
                 int count) {

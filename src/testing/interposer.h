@@ -73,7 +73,8 @@ struct Fault {
   int64_t times = 1;
   // Only calls whose first argument is this descriptor; kAnyFd for all.
   int fd = -1;
-  // Read, Write, Writev, Recv, Send, Recvmsg and Sendmsg move at most this many bytes.
+  // Read, Write, Writev, Pread, Pwrite, Recv, Send, Recvmsg and Sendmsg move at most this many
+  // bytes.
   size_t limit = 0;
 
   static constexpr int kAnyFd = -1;
