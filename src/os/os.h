@@ -36,6 +36,7 @@
 #include <time.h>
 
 #if defined(__linux__)
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #endif
@@ -74,6 +75,15 @@ inline constexpr int kMsgCmsgCloexec = 1 << 28;
 inline constexpr int kMsgNosignal = MSG_NOSIGNAL;
 #else
 inline constexpr int kMsgNosignal = 1 << 29;
+#endif
+
+// Flags of Clone(): the child borrows the memory of its parent, which stands still until the child
+// executes a program or ends, as with vfork(2); and SIGCHLD tells its end. Systems without clone(2)
+// ignore them, see twins.h.
+#if defined(__linux__)
+inline constexpr int kCloneBorrow = CLONE_VM | CLONE_VFORK | SIGCHLD;
+#else
+inline constexpr int kCloneBorrow = SIGCHLD;
 #endif
 
 // Descriptors and files.
@@ -155,6 +165,9 @@ int Sigwait(const sigset_t* set, int* signal);
 int Kill(pid_t pid, int signal);
 int Setitimer(ItimerWhich which, const itimerval* value, itimerval* old);
 pid_t Fork();
+// clone(2) as the C library has it: the child calls `entry` on its own stack, which ends below
+// `stack_top`, and exits with what that returns. Flags: kCloneBorrow.
+int Clone(int (*entry)(void*), void* stack_top, int flags, void* argument);
 pid_t Waitpid(pid_t pid, int* status, int options);
 int Execve(const char* path, char* const* arguments, char* const* environment);
 pid_t Getpid();

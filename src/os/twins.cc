@@ -154,6 +154,17 @@ ssize_t Sendmsg(int fd, const msghdr* message, int flags) {
   return WithoutSigpipe(fd, [&] { return ::sendmsg(fd, message, rest); });
 }
 
+int Clone(int (*entry)(void*), void* /*stack_top*/, int flags, void* argument) {
+  if (flags != kCloneBorrow) {
+    errno = EINVAL;
+    return -1;
+  }
+  const pid_t pid = ::vfork();
+  // This frame, to which the parent returns, is left alone: the child goes down and never back up.
+  if (pid == 0) ::_exit(entry(argument));
+  return pid;
+}
+
 ssize_t Getrandom(void* buffer, size_t size, unsigned flags) {
   if ((flags & ~kRandomFlags) != 0) {
     errno = EINVAL;

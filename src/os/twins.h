@@ -1,6 +1,6 @@
 // Twins of system calls: what a call does, made of older ones, for systems that lack it or one of
 // its flags. macOS has no accept4(2), pipe2(2), dup3(2) and no way to ask for close-on-exec when a
-// descriptor is made; OpenBSD has no getrandom(2).
+// descriptor is made; OpenBSD has no getrandom(2); clone(2) is Linux alone.
 //
 //   const int fd = twin::Accept4(listen_fd, nullptr, nullptr, kSockCloexec);
 //
@@ -44,6 +44,12 @@ ssize_t Recvmsg(int fd, msghdr* message, int flags);
 ssize_t Send(int fd, const void* data, size_t size, int flags);
 ssize_t Sendmsg(int fd, const msghdr* message, int flags);
 
+// vfork(2): the child calls `entry` further down our stack and exits with what that returns; this
+// returns when the child has executed a program or ended. Whether memory is borrowed or copied
+// depends on the system: what `entry` writes is seen here for certain only in memory that was
+// mapped with MAP_SHARED. EINVAL for flags other than kCloneBorrow.
+int Clone(int (*entry)(void*), void* stack_top, int flags, void* argument);
+
 // getentropy(3), in pieces. The flags say how to wait for the kernel's first randomness, for which
 // getentropy(3) always waits; unknown ones are EINVAL. Never gives less than was asked for.
 ssize_t Getrandom(void* buffer, size_t size, unsigned flags);
@@ -80,6 +86,12 @@ ssize_t Getrandom(void* buffer, size_t size, unsigned flags);
 #else
 #define POSTHOUSE_OS_CALLEE_Send(native) ::posthouse::os::twin::Send
 #define POSTHOUSE_OS_CALLEE_Sendmsg(native) ::posthouse::os::twin::Sendmsg
+#endif
+
+#if defined(__linux__)
+#define POSTHOUSE_OS_CALLEE_Clone(native) ::native
+#else
+#define POSTHOUSE_OS_CALLEE_Clone(native) ::posthouse::os::twin::Clone
 #endif
 
 #if defined(__APPLE__) || defined(__OpenBSD__)

@@ -6,13 +6,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <new>
 #include <set>
 #include <string>
 #include <vector>
@@ -36,14 +40,15 @@ struct Calls {
   decltype(&os::Send) send;
   decltype(&os::Sendmsg) sendmsg;
   decltype(&os::Getrandom) getrandom;
+  decltype(&os::Clone) clone;
 };
 
 constexpr Calls kBoth[] = {
     {"Answerer", &os::Dup3, &os::Pipe2, &os::Socket, &os::Socketpair, &os::Accept4, &os::Recvmsg,
-     &os::Send, &os::Sendmsg, &os::Getrandom},
+     &os::Send, &os::Sendmsg, &os::Getrandom, &os::Clone},
     {"Twin", &os::twin::Dup3, &os::twin::Pipe2, &os::twin::Socket, &os::twin::Socketpair,
      &os::twin::Accept4, &os::twin::Recvmsg, &os::twin::Send, &os::twin::Sendmsg,
-     &os::twin::Getrandom},
+     &os::twin::Getrandom, &os::twin::Clone},
 };
 
 bool CloseOnExec(int fd) { return (::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
@@ -495,6 +500,96 @@ TEST_P(TwinsTest, GetrandomKnowsItsFlags) {
   EXPECT_EQ(errno, EINVAL);
 }
 
+// --- clone ---
+
+// What a child is told and answers, and the stack that it runs on: shared, as twins.h asks for.
+struct ChildMemory {
+  volatile int answer = 0;
+  const char* program = nullptr;
+  alignas(16) char stack[64 * 1024];
+};
+
+class SharedChildMemory {
+ public:
+  SharedChildMemory() {
+    void* const memory = ::mmap(nullptr, sizeof(ChildMemory), PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory != MAP_FAILED) memory_ = new (memory) ChildMemory;
+  }
+  ~SharedChildMemory() { ::munmap(memory_, sizeof(ChildMemory)); }
+  ChildMemory* operator->() const { return memory_; }
+  void* stack_top() const { return memory_->stack + sizeof(memory_->stack); }
+  void* get() const { return memory_; }
+
+ private:
+  ChildMemory* memory_ = nullptr;
+};
+
+__attribute__((no_sanitize_address)) int AnswerAndEnd(void* argument) {
+  static_cast<ChildMemory*>(argument)->answer = 42;
+  return 7;
+}
+
+__attribute__((no_sanitize_address)) int RunProgram(void* argument) {
+  ChildMemory* const memory = static_cast<ChildMemory*>(argument);
+  char* const arguments[] = {const_cast<char*>(memory->program), nullptr};
+  ::execv(memory->program, arguments);
+  memory->answer = errno;
+  return 1;
+}
+
+TEST_P(TwinsTest, AClonesAnswerIsThereWhenItReturnsAndItsResultIsTheExitStatus) {
+  SharedChildMemory memory;
+  const pid_t pid = call_.clone(&AnswerAndEnd, memory.stack_top(), os::kCloneBorrow, memory.get());
+  ASSERT_GT(pid, 0);
+  EXPECT_EQ(memory->answer, 42);
+  int status = 0;
+  EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << status;
+}
+
+TEST_P(TwinsTest, CloneReturnsWhenTheChildHasExecutedAProgramThatGoesOn) {
+  int input[2];
+  ASSERT_EQ(::pipe(input), 0);
+  UniqueFd read_end(input[0]);
+  UniqueFd write_end(input[1]);
+  const UniqueFd standard_input(::dup(STDIN_FILENO));
+  ::dup2(read_end.get(), STDIN_FILENO);
+  SharedChildMemory memory;
+  memory->program = "/bin/cat";
+  const pid_t pid = call_.clone(&RunProgram, memory.stack_top(), os::kCloneBorrow, memory.get());
+  if (standard_input.valid()) {
+    ::dup2(standard_input.get(), STDIN_FILENO);
+  } else {
+    ::close(STDIN_FILENO);
+  }
+  ASSERT_GT(pid, 0);
+  EXPECT_EQ(memory->answer, 0);
+  // It waits for the end of its input, which it holds open itself.
+  EXPECT_EQ(::waitpid(pid, nullptr, WNOHANG), 0);
+  ::kill(pid, SIGKILL);
+  int status = 0;
+  EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFSIGNALED(status)) << status;
+}
+
+TEST_P(TwinsTest, AProgramThatCannotBeExecutedIsKnownWhenCloneReturns) {
+  SharedChildMemory memory;
+  memory->program = "/nonexistent";
+  const pid_t pid = call_.clone(&RunProgram, memory.stack_top(), os::kCloneBorrow, memory.get());
+  ASSERT_GT(pid, 0);
+  EXPECT_EQ(memory->answer, ENOENT);
+  int status = 0;
+  EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
+}
+
+TEST(Twins, CloneKnowsNoOtherFlags) {
+  errno = 0;
+  EXPECT_EQ(os::twin::Clone(&AnswerAndEnd, nullptr, SIGCHLD + 1, nullptr), -1);
+  EXPECT_EQ(errno, EINVAL);
+}
+
 INSTANTIATE_TEST_SUITE_P(Both, TwinsTest, testing::ValuesIn(kBoth),
                          [](const auto& info) { return info.param.name; });
 
@@ -514,6 +609,7 @@ TEST(Twins, LinuxHasEveryCallItself) {
   EXPECT_STREQ(TEXT_OF(POSTHOUSE_OS_CALLEE(Send, send)), "::send");
   EXPECT_STREQ(TEXT_OF(POSTHOUSE_OS_CALLEE(Sendmsg, sendmsg)), "::sendmsg");
   EXPECT_STREQ(TEXT_OF(POSTHOUSE_OS_CALLEE(Getrandom, getrandom)), "::getrandom");
+  EXPECT_STREQ(TEXT_OF(POSTHOUSE_OS_CALLEE(Clone, clone)), "::clone");
 }
 #endif
 
