@@ -14,21 +14,32 @@ absl::Status OwnerError(absl::string_view call, const FileOwner& owner) {
       errno, absl::StrCat(call, " to become user ", owner.uid, " group ", owner.gid));
 }
 
-// The groups first: with another effective user they could not be changed any more.
-absl::Status Change(const FileOwner& owner) {
+// How far a change has come. The groups come first: with another effective user they could not be
+// changed any more.
+enum class Step { kNothing, kGroup, kGroupList, kUser };
+
+absl::Status Change(const FileOwner& owner, Step* done) {
   if (os::Setegid(owner.gid) != 0) return OwnerError("setegid", owner);
+  *done = Step::kGroup;
   if (os::Setgroups(1, &owner.gid) != 0) return OwnerError("setgroups", owner);
+  *done = Step::kGroupList;
   if (os::Seteuid(owner.uid) != 0) return OwnerError("seteuid", owner);
+  *done = Step::kUser;
   return absl::OkStatus();
 }
 
-void ComeBack() {
+void ComeBack(Step from) {
   const int error = errno;
-  const uid_t uid = os::Getuid();
   const gid_t gid = os::Getgid();
-  POSTHOUSE_CHECK(os::Seteuid(uid) == 0, "a process may become its real user again");
-  POSTHOUSE_CHECK(os::Setegid(gid) == 0, "root may become its real group again");
-  POSTHOUSE_CHECK(os::Setgroups(1, &gid) == 0, "root may set its list of groups");
+  if (from >= Step::kUser) {
+    POSTHOUSE_CHECK(os::Seteuid(os::Getuid()) == 0, "a process may become its real user again");
+  }
+  if (from >= Step::kGroup) {
+    POSTHOUSE_CHECK(os::Setegid(gid) == 0, "root may become its real group again");
+  }
+  if (from >= Step::kGroupList) {
+    POSTHOUSE_CHECK(os::Setgroups(1, &gid) == 0, "root may set its list of groups");
+  }
   errno = error;
 }
 
@@ -42,17 +53,15 @@ absl::Status EffectiveOwner::Become(const FileOwner& owner) {
     errno = EPERM;
     return OwnerError("only root is able", owner);
   }
-  absl::Status status = Change(owner);
-  if (!status.ok()) {
-    ComeBack();
-    return status;
-  }
-  changed_ = true;
-  return absl::OkStatus();
+  Step done = Step::kNothing;
+  absl::Status status = Change(owner, &done);
+  changed_ = status.ok();
+  if (!status.ok()) ComeBack(done);
+  return status;
 }
 
 EffectiveOwner::~EffectiveOwner() {
-  if (changed_) ComeBack();
+  if (changed_) ComeBack(Step::kUser);
 }
 
 }  // namespace posthouse

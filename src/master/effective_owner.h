@@ -9,8 +9,8 @@
 // that group alone, which workers inherit; the list from before does not come back (M56).
 //
 // Thread: one; the identity belongs to the process. Fork: not inside the scope. Errors: Become()
-// that fails leaves the process as at the end of a scope. A way back that fails is a broken
-// contract: nothing that root does afterwards would be right.
+// that fails undoes what it did. A way back that fails is a broken contract: nothing that root does
+// afterwards would be right.
 
 #ifndef POSTHOUSE_MASTER_EFFECTIVE_OWNER_H_
 #define POSTHOUSE_MASTER_EFFECTIVE_OWNER_H_

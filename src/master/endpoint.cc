@@ -24,9 +24,9 @@ constexpr mode_t kFifoMode = 0622;
 constexpr int kMaxDrainReads = 1024;
 
 #if defined(POLLRDHUP)
-constexpr short kShutDown = POLLHUP | POLLERR | POLLRDHUP;
+constexpr short kShutDown = POLLHUP | POLLRDHUP;
 #else
-constexpr short kShutDown = POLLHUP | POLLERR;
+constexpr short kShutDown = POLLHUP;
 #endif
 
 absl::Status PathError(absl::string_view call, const std::string& path) {
@@ -40,6 +40,13 @@ std::string LocalAddress(int fd) {
   auto* const bytes = reinterpret_cast<sockaddr*>(&address);
   if (os::Getsockname(fd, bytes, &length) != 0) return "";
   return std::string(reinterpret_cast<const char*>(bytes), length);
+}
+
+// A datagram socket that was connected takes nothing from anybody else.
+bool HasPeer(int fd) {
+  sockaddr_storage address = {};
+  socklen_t length = sizeof(address);
+  return os::Getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0;
 }
 
 // --- Names that are taken ---
@@ -132,7 +139,7 @@ absl::StatusOr<Endpoint> Endpoint::OpenInet(const EndpointAddress& address,
 absl::StatusOr<Endpoint> Endpoint::OpenPath(EndpointKind kind, const std::string& path,
                                             const EndpointOptions& options) {
   POSTHOUSE_CHECK(kind != EndpointKind::kInet, "an inet endpoint has an address, not a path");
-  if (absl::Status status = CheckSocketPath(path); !status.ok()) {
+  if (absl::Status status = CheckSocketPath(path); !status.ok() && kind != EndpointKind::kFifo) {
     return absl::Status(status.code(), absl::StrCat(absl::CEscape(path), ": ", status.message()));
   }
   EffectiveOwner owner;
@@ -173,7 +180,7 @@ bool Endpoint::IsDeaf() const {
   POSTHOUSE_CHECK(is_open(), "only an open endpoint can be deaf");
   if (kind_ == EndpointKind::kFifo) return false;  // there is nothing that could be shut down
   if (HasEvents(fd_.get(), kShutDown)) return true;
-  if (kind_ == EndpointKind::kDatagram) return false;
+  if (kind_ == EndpointKind::kDatagram) return HasPeer(fd_.get());
   // A socket that was connected after it had been shut down reports no hang-up.
   int listens = 0;
   socklen_t length = sizeof(listens);
