@@ -60,13 +60,15 @@ int IntOption(int fd, int level, int option) {
 
 EndpointAddress Loopback4(int port) { return Inet4(INADDR_LOOPBACK, port, "127.0.0.1"); }
 
+EndpointAddress Loopback6(int port) { return Inet6(in6addr_loopback, port, "[::1]"); }
+
 EndpointAddress Wildcard(int family, int port) {
   return family == AF_INET6 ? Inet6(in6addr_any, port, "[::]") : Inet4(INADDR_ANY, port, "0.0.0.0");
 }
 
 std::vector<EndpointAddress> LoopbackAddresses() {
   std::vector<EndpointAddress> addresses = {Loopback4(0)};
-  const EndpointAddress six = Inet6(in6addr_loopback, 0, "[::1]");
+  const EndpointAddress six = Loopback6(0);
   UniqueFd fd(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (fd && bind(fd.get(), Bytes(six), six.length) == 0) addresses.push_back(six);
   return addresses;

@@ -21,8 +21,9 @@ mode_t CurrentUmask();
 // -1 when the socket has no such option.
 int IntOption(int fd, int level, int option);
 
-// 127.0.0.1; port 0 lets the kernel choose.
+// 127.0.0.1 and ::1; port 0 lets the kernel choose.
 EndpointAddress Loopback4(int port);
+EndpointAddress Loopback6(int port);
 EndpointAddress Wildcard(int family, int port);
 // 127.0.0.1 and, where the system has it, ::1, both with port 0.
 std::vector<EndpointAddress> LoopbackAddresses();
