@@ -10,10 +10,10 @@
 // it is busy once per kStatusReadInterval, when hundreds of messages may be there; all busy
 // channels of a loop are read in the same turn. Both ends have room for kStatusBufferSize, so
 // that no worker waits for a reading.
-// What is read late would be judged late: call ReadNow() before a decision that a message already
-// written could change, which are two: a client waits (a worker may have become available), and a
-// worker has died (it may have completed a request, P38). ReadNow() reads everything that was
-// written before it was called.
+// What is read late would be judged late: call ReadNow() before whatever a message already written
+// could change. That is when a client waits (a worker may have become available), when a worker has
+// died (it may have completed a request, P38), and before Open() makes a new pair, which drops what
+// is unread. ReadNow() reads everything that was written before it was called.
 //
 // Who wrote it. With SO_PASSCRED on our end the kernel tells for each piece of bytes, and never
 // merges those of two processes; a worker goes on using plain write(2). On systems without it the
