@@ -17,6 +17,7 @@
 #include "posthouse/config/service_patterns.h"
 #include "posthouse/config/text.h"
 #include "posthouse/config/word_list.h"
+#include "posthouse/io/unix_address.h"
 
 namespace posthouse {
 namespace {

@@ -1,7 +1,5 @@
 #include "posthouse/config/plain_name.h"
 
-#include <sys/un.h>
-
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -17,8 +15,6 @@ constexpr size_t kMaxName = 255;
 constexpr absl::string_view kPunctuation = "-.+:@=,%~";
 
 }  // namespace
-
-const size_t kMaxSocketPath = sizeof(sockaddr_un{}.sun_path) - 1;
 
 absl::Status CheckPlainName(absl::string_view name) {
   if (name.empty()) return absl::InvalidArgumentError("empty name");
@@ -47,12 +43,6 @@ absl::Status CheckServiceName(absl::string_view name) {
     if (!plain.ok()) return plain;
   }
   return absl::OkStatus();
-}
-
-absl::Status CheckSocketPath(absl::string_view path) {
-  if (path.size() <= kMaxSocketPath) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("socket path of ", path.size(), " bytes; the limit is ", kMaxSocketPath));
 }
 
 }  // namespace posthouse

@@ -8,8 +8,6 @@
 #ifndef POSTHOUSE_CONFIG_PLAIN_NAME_H_
 #define POSTHOUSE_CONFIG_PLAIN_NAME_H_
 
-#include <cstddef>
-
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
@@ -20,12 +18,6 @@ absl::Status CheckPlainName(absl::string_view name);
 
 // Plain names with "/" between them (M44).
 absl::Status CheckServiceName(absl::string_view name);
-
-// What fits into the address of a unix socket.
-extern const size_t kMaxSocketPath;
-
-// F94; `path` as it will be bound, relative to the queue directory.
-absl::Status CheckSocketPath(absl::string_view path);
 
 }  // namespace posthouse
 

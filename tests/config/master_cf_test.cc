@@ -14,9 +14,9 @@
 #include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "posthouse/config/plain_name.h"
 #include "posthouse/config/service_patterns.h"
 #include "posthouse/config/word_list.h"
+#include "posthouse/io/unix_address.h"
 #include "posthouse/testing/status_matchers.h"
 
 namespace posthouse {
@@ -331,13 +331,13 @@ TEST_F(MasterCfTest, M45_AnInetServiceCannotBePrivate) {
 }
 
 TEST_F(MasterCfTest, F94_APathThatIsTooLongIsRefusedWithLineAndLimit) {
-  const size_t longest = kMaxSocketPath - std::string("private/").size();
-  EXPECT_EQ(kMaxSocketPath, 107u);
+  const size_t longest = kMaxSocketPathSize - std::string("private/").size();
+  EXPECT_EQ(kMaxSocketPathSize, 107u);
   EXPECT_EQ(One(absl::StrCat(std::string(longest, 'n'), " unix - - - - - c")).name.size(), longest);
   for (const char* type : {"unix", "pass", "unix-dgram"}) {
     EXPECT_THAT(
         Problems(absl::StrCat("\n", std::string(longest + 1, 'n'), " ", type, " - - - - - c")),
-        ElementsAre(AllOf(HasSubstr("line 2"), HasSubstr("108 bytes; the limit is 107"))));
+        ElementsAre(AllOf(HasSubstr("line 2"), HasSubstr("108 bytes, the limit is 107"))));
   }
   EXPECT_EQ(One(absl::StrCat(std::string(longest + 1, 'n'), " fifo - - - - - c")).type,
             ServiceType::kFifo);
