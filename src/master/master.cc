@@ -1,0 +1,492 @@
+// The loop of a master: what happens becomes an event of the supervisor, and what the supervisor
+// wants is done. The start is in master_start.cc, the end in master_end.cc.
+
+#include "posthouse/master/master.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <exception>
+#include <set>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "posthouse/master/effective_owner.h"
+#include "posthouse/master/reports.h"
+#include "posthouse/master/worker_activity.h"
+#include "posthouse/master/worker_request.h"
+#include "posthouse/os/clock.h"
+#include "posthouse/os/os.h"
+
+namespace posthouse {
+namespace {
+
+// Records that the log could not take are offered again after a moment.
+constexpr absl::Duration kLogRetry = absl::Milliseconds(500);
+// After a turn that failed, mostly for lack of memory, the next one comes soon: signals may be
+// waiting to be acted upon.
+constexpr absl::Duration kFailureRetry = absl::Milliseconds(100);
+constexpr absl::Duration kFailureReport = absl::Seconds(10);
+
+}  // namespace
+
+Master::Master(const MasterTimes& times)
+    : times_(times), log_("master"), watchdog_(&log_), supervisor_(times.supervisor) {}
+
+// The members that the loop knows go before it.
+Master::~Master() {
+  watchdog_.set_loop(nullptr);
+  watchdog_.set_signals(nullptr);
+}
+
+// --- Turns ---
+
+int Master::Loop() {
+  while (!exit_status_.has_value() && !stopped_) {
+    watchdog_.Pat();
+    const absl::Duration wait = log_.pending() ? std::min(pause_, kLogRetry) : pause_;
+    pause_ = absl::InfiniteDuration();
+    absl::Status status;
+    const bool turned = Guard("a turn", [&] { status = loop_->RunOnce(wait); });
+    if (!status.ok()) return FatalExit(status);
+    const bool ended = Guard("the end of a turn", [&] { EndTurn(); });
+    if (turned && ended) continue;
+    // Deaths must not go unnoticed, whatever failed.
+    reap_requested_ = true;
+    pause_ = kFailureRetry;
+  }
+  return exit_status_.has_value() ? *exit_status_ : EndStop();
+}
+
+// Nothing that is thrown ends the master (F125).
+bool Master::Guard(absl::string_view what, absl::FunctionRef<void()> work) {
+  std::string reason;
+  try {
+    work();
+    return true;
+  } catch (const std::exception& exception) {
+    reason = exception.what();
+  } catch (...) {
+    reason = "an exception that is no std::exception";
+  }
+  log_.Limited(LogSeverity::kError, what, kFailureReport, absl::StrCat(what, ": ", reason));
+  return false;
+}
+
+void Master::EndTurn() {
+  if (std::exchange(reap_requested_, false)) Reap();
+  if (stop_signal_ != 0 && !stopping_) BeginStop(stop_signal_);
+  if (std::exchange(reload_requested_, false) && !stopping_) RequestReload();
+  Act();
+  ended_services_.clear();
+  log_.Flush();
+}
+
+void Master::OnSignal(int signal, void* context) {
+  Master* master = static_cast<Master*>(context);
+  if (signal == SIGCHLD) {
+    master->reap_requested_ = true;
+  } else if (signal == SIGHUP) {
+    master->reload_requested_ = true;
+  } else if (master->stop_signal_ == 0) {
+    master->stop_signal_ = signal;
+  }
+}
+
+void Master::OnDeadline(int /*event*/, void* context) {
+  Master* master = static_cast<Master*>(context);
+  master->supervisor_.TimeIs(os::SteadyNanos());
+  master->Act();
+}
+
+// M4: nobody is signalled.
+void Master::OnExitAfter(int /*event*/, void* context) {
+  static_cast<Master*>(context)->exit_status_ = 0;
+}
+
+// --- What services tell ---
+
+void Master::OnClientWaiting(Service* service) {
+  // A listener that was shut down is ready for ever.
+  if (service->IsDeaf()) return OnDeafListener(service);
+  // A worker may have become available, and the client is its.
+  service->channel().ReadNow();
+  supervisor_.ClientWaiting(service->id(), os::SteadyNanos());
+  Act();
+}
+
+// F65. Not at once: whoever shuts it down again and again gets no more than a tenth of a second.
+void Master::OnDeafListener(Service* service) {
+  service->SuspendListeners();
+  if (!deaf_timer_->pending()) deaf_timer_->Start(times_.deaf_retry);
+}
+
+void Master::OnDeafRetry(int /*event*/, void* context) {
+  static_cast<Master*>(context)->RestoreDeafListeners();
+}
+
+void Master::OnStatus(Service* service, const StatusBatch& batch) {
+  LogGossip(batch, service->configuration(), &log_);
+  const int64_t now_ns = os::SteadyNanos();
+  for (const ReceivedStatus& received : batch.messages) {
+    supervisor_.Status(service->id(), received.sender, received.message, now_ns);
+  }
+  Act();
+}
+
+// A worker has shut the channel down for all: they get a new one (M104).
+void Master::OnBrokenChannel(Service* service) {
+  log_.Limited(
+      LogSeverity::kWarning, absl::StrCat("broken ", service->title()), kReportInterval,
+      absl::StrCat("service ", service->title(), ": a worker has shut the status channel down"));
+  RenewWorkers(service);
+}
+
+void Master::OnFlood(Service* service, pid_t sender) {
+  log_.Limited(LogSeverity::kWarning, absl::StrCat("flood ", service->title()), kReportInterval,
+               absl::StrCat("service ", service->title(), ": process ", sender,
+                            " floods the status channel"));
+}
+
+// --- Deaths ---
+
+// What a worker has said before it died counts, so it is read first: a completed request tells a
+// crash from a bad start (M75, P39).
+void Master::Reap() {
+  struct Death {
+    pid_t pid;
+    ChildEnd end;
+  };
+  std::vector<Death> deaths;
+  std::set<ServiceId> concerned;
+  for (;;) {
+    int status = 0;
+    const pid_t pid = os::Waitpid(-1, &status, WNOHANG);
+    if (pid < 0 && errno == EINTR) continue;
+    if (pid <= 0) break;
+    if (!WIFEXITED(status) && !WIFSIGNALED(status)) continue;  // M72: merely stopped
+    const bool signalled = WIFSIGNALED(status);
+    deaths.push_back({pid, {signalled, signalled ? WTERMSIG(status) : WEXITSTATUS(status)}});
+    if (const auto worker = workers_.find(pid); worker != workers_.end()) {
+      concerned.insert(worker->second);
+    }
+  }
+  // No action before all are known to be dead: their numbers are not to be signalled (F83).
+  acting_ = true;
+  const auto act_again = absl::MakeCleanup([this] { acting_ = false; });
+  for (const ServiceId id : concerned) {
+    if (Service* service = services_.Find(id); service != nullptr) service->channel().ReadNow();
+  }
+  const int64_t now_ns = os::SteadyNanos();
+  for (const Death& death : deaths) {
+    supervisor_.ChildDied(death.pid, death.end, now_ns);
+    const auto worker = workers_.find(death.pid);
+    if (worker == workers_.end()) continue;
+    if (Service* service = services_.Find(worker->second); service != nullptr) {
+      service->channel().Forget(death.pid);
+    }
+    workers_.erase(worker);
+  }
+}
+
+// --- Actions ---
+
+// Events that actions bring about are fed while the vector is worked through; their actions come
+// after it.
+void Master::Act() {
+  if (acting_) return;
+  acting_ = true;
+  const auto act_again = absl::MakeCleanup([this] { acting_ = false; });
+  for (;;) {
+    if (next_action_ == actions_.size()) {
+      if (!looks_.empty()) Look();
+      if (!supervisor_.has_actions()) break;
+      supervisor_.TakeActions(&actions_);
+      next_action_ = 0;
+    }
+    // A copy: executing may make room for more.
+    const SupervisorAction action = actions_[next_action_++];
+    Execute(action);
+  }
+  actions_.clear();
+  next_action_ = 0;
+  const int64_t deadline_ns = supervisor_.next_deadline_ns();
+  if (deadline_ns == kNeverNs) {
+    deadline_timer_->Cancel();
+  } else if (!deadline_timer_->pending() || deadline_timer_->deadline_ns() != deadline_ns) {
+    deadline_timer_->StartAt(deadline_ns);
+  }
+}
+
+void Master::Execute(const SupervisorAction& action) {
+  using Kind = SupervisorAction::Kind;
+  Service* const service = services_.Find(action.service);
+  if (action.kind == Kind::kReport) {
+    return LogReport(action, service == nullptr ? nullptr : &service->configuration(), &log_);
+  }
+  if (action.kind == Kind::kAllGone) {
+    stopped_ = true;
+    return;
+  }
+  if (service == nullptr) return;
+  switch (action.kind) {
+    case Kind::kWatchListeners:
+      return service->WatchListeners();
+    case Kind::kIgnoreListeners:
+      return service->IgnoreListeners();
+    case Kind::kSpawn:
+      return Spawn(action, service);
+    case Kind::kSignal:
+      return Signal(action);
+    case Kind::kRenewChannel:
+      return RenewChannel(service);
+    case Kind::kCloseChannel:
+      service->channel().ReadNow();
+      return service->CloseChannel();
+    case Kind::kWakeUp:
+      return wake_ups_->Trigger(service->id(), WakeUpTargetOf(service->configuration()));
+    case Kind::kCancelWakeUps:
+      return wake_ups_->Cancel(service->id());
+    case Kind::kCloseListeners:
+      return service->CloseListeners();
+    case Kind::kCloseService:
+      return CloseService(service->id());
+    case Kind::kLook:
+      looks_.push_back(service->id());
+      return;
+    case Kind::kReport:
+    case Kind::kAllGone:
+      return;
+  }
+}
+
+// A number of which the supervisor knows that it has not been reaped (F83). When everything stops,
+// the group was signalled as a whole, and those who have left it end by descriptor 5 (M116).
+void Master::Signal(const SupervisorAction& action) {
+  if (stopping_ && group_signalled_ && (action.signal == SIGTERM || !IsOfOurGroup(action.pid))) {
+    return;
+  }
+  os::Kill(action.pid, action.signal);
+}
+
+void Master::RenewChannel(Service* service) {
+  if (absl::Status status = service->OpenChannel(); !status.ok()) {
+    // The workers keep the old one, which is as good but for what they do not learn.
+    log_.Warning(absl::StrCat("service ", service->title(), ": ", status.message()));
+  }
+}
+
+// One of its callbacks may be running.
+void Master::CloseService(ServiceId id) {
+  wake_ups_->Cancel(id);
+  services_.Find(id)->CloseListeners();
+  services_.Find(id)->CloseChannel();
+  ended_services_.push_back(services_.Forget(id));
+}
+
+// --- Spawning ---
+
+void Master::Spawn(const SupervisorAction& action, Service* service) {
+  absl::StatusOr<Spawned> spawned = absl::ResourceExhaustedError("no memory");
+  Guard("a spawn", [&] { spawned = TrySpawn(action, service); });
+  if (!spawned.ok()) {
+    log_.Warning(absl::StrCat(service->configuration().program, ": ", spawned.status().message(),
+                              " -- throttling"));
+    supervisor_.SpawnFailed(service->id(), os::SteadyNanos());
+    return;
+  }
+  supervisor_.Spawned(service->id(), spawned->pid, action.generation, os::SteadyNanos());
+  if (!spawned->start.ok()) {
+    log_.Limited(LogSeverity::kWarning, absl::StrCat("exec ", service->title()), kReportInterval,
+                 absl::StrCat("service ", service->title(), ": ", spawned->start.message()));
+  }
+}
+
+absl::StatusOr<Spawned> Master::TrySpawn(const SupervisorAction& action, Service* service) {
+  // A worker that finds the end at descriptor 5 would go at once.
+  if (service->channel().WorkersSeeEnd()) {
+    if (absl::Status status = service->OpenChannel(); !status.ok()) return status;
+  }
+  const ServiceConfiguration& configuration = service->configuration();
+  WorkerRequestFacts facts;
+  facts.listen_sockets = static_cast<int>(service->listen_fds().size());
+  facts.stress = action.stress;
+  facts.detached = options_.detached;
+  facts.verbose = options_.verbosity > 0;
+  const WorkerLimit limits[] = {{RLIMIT_NOFILE, descriptor_limit_}};
+  SpawnRequest request;
+  request.program = configuration.program;
+  request.arguments = WorkerArgumentsOf(configuration, facts);
+  request.environment = WorkerEnvironmentWith(worker_environment_, action.generation);
+  request.flow_read = flow_read_.get();
+  request.flow_write = flow_write_.get();
+  request.status = service->channel().worker_fd();
+  request.listeners = service->listen_fds();
+  request.limits = limits;
+  // Memory for the entry before there is a process that nobody would know.
+  auto entry = workers_.extract(workers_.emplace(0, service->id()).first);
+  absl::StatusOr<Spawned> spawned = SpawnWorker(request);
+  if (!spawned.ok()) return spawned.status();
+  entry.key() = spawned->pid;
+  workers_.insert(std::move(entry));
+  return spawned;
+}
+
+// --- Looks, listeners ---
+
+// F75. One poll(2) for all services that are to be looked at; the workers of a service are looked
+// at only while a client of it waits.
+void Master::Look() {
+  const std::vector<ServiceId> looks = std::exchange(looks_, {});
+  std::vector<pollfd> entries;
+  std::vector<size_t> ends;
+  for (const ServiceId id : looks) {
+    if (Service* service = services_.Find(id); service != nullptr) {
+      service->channel().ReadNow();
+      service->AppendTo(&entries);
+    }
+    ends.push_back(entries.size());
+  }
+  os::Poll(entries.data(), entries.size(), 0);
+  size_t begin = 0;
+  for (size_t i = 0; i < looks.size(); ++i) {
+    const bool waits = std::any_of(entries.begin() + begin, entries.begin() + ends[i],
+                                   [](const pollfd& entry) { return entry.revents & POLLIN; });
+    begin = ends[i];
+    std::vector<ChildActivity> activity;
+    for (const auto& [pid, service] : workers_) {
+      if (waits && service == looks[i]) activity.push_back(ReadWorkerActivity(pid));
+    }
+    supervisor_.Looked(looks[i], waits, activity, os::SteadyNanos());
+  }
+}
+
+// All workers that run are to go when convenient, because new ones get something else.
+void Master::RenewWorkers(Service* service) {
+  if (service->removing() || stopping_) return;
+  supervisor_.UpdateService(service->id(), ServiceRulesOf(service->configuration(), configuration_),
+                            os::SteadyNanos());
+  Act();
+}
+
+void Master::RestoreDeafListeners() {
+  for (const auto& [id, service] : services_.all()) {
+    if (!service->IsDeaf()) continue;
+    ListenReport report;
+    service->RestoreListeners(EndpointOptionsOf(service->configuration(), configuration_, is_root_),
+                              &report);
+    log_.Limited(LogSeverity::kWarning, absl::StrCat("deaf ", service->title()), kReportInterval,
+                 absl::StrCat("service ", service->title(),
+                              ": a worker has shut a listener down; it listens again"));
+    LogListenReport(report);
+    if (service->is_missing_endpoints()) endpoint_timer_->Start(times_.endpoint_retry);
+    RenewWorkers(service.get());
+  }
+}
+
+void Master::OnEndpointRetry(int /*event*/, void* context) {
+  static_cast<Master*>(context)->OpenMissingEndpoints();
+}
+
+// F90: what was occupied may be free by now. Failures were told when they were new.
+void Master::OpenMissingEndpoints() {
+  bool missing = false;
+  for (const auto& [id, service] : services_.all()) {
+    if (!service->is_missing_endpoints() || service->removing()) continue;
+    ListenReport report;
+    const bool changed = service->OpenMissing(
+        EndpointOptionsOf(service->configuration(), configuration_, is_root_), &report);
+    for (const std::string& change : report.changes) log_.Info(change);
+    if (changed) RenewWorkers(service.get());
+    missing |= service->is_missing_endpoints();
+  }
+  if (missing) endpoint_timer_->Start(times_.endpoint_retry);
+}
+
+absl::StatusOr<UniqueFd> Master::OpenFifo(const std::string& path) const {
+  EffectiveOwner owner;
+  absl::Status status =
+      owner.Become({is_root_, configuration_.owner_uid, configuration_.owner_gid});
+  if (!status.ok()) return status;
+  return OpenFifoForWakeUp(path);
+}
+
+// --- Reload ---
+
+void Master::OnReload(int /*event*/, void* context) { static_cast<Master*>(context)->Reload(); }
+
+void Master::RequestReload() {
+  if (reload_timer_->pending()) return;
+  const int64_t now_ns = os::SteadyNanos();
+  if (now_ns < next_reload_ns_) {
+    reload_timer_->StartAt(next_reload_ns_);
+  } else {
+    Reload();
+  }
+}
+
+// All or nothing (F100): the running configuration stays in force in every detail unless the whole
+// of the new one could be had.
+void Master::Reload() {
+  if (!std::exchange(reload_announced_, true)) {
+    log_.Info(absl::StrCat("reload -- ", VersionAndDirectory()));  // M94
+  }
+  ConfigurationOptions options = load_options_;
+  options.running = &configuration_;
+  options.wait = false;
+  absl::StatusOr<MasterConfiguration> next = LoadMasterConfiguration(options);
+  if (absl::IsUnavailable(next.status())) {
+    // Somebody is writing a file right now (F105).
+    reload_timer_->Start(options.quiet);
+    return;
+  }
+  reload_announced_ = false;
+  next_reload_ns_ = os::SteadyNanos() + absl::ToInt64Nanoseconds(times_.reload_interval);
+  absl::Status status = next.status();
+  if (status.ok()) {
+    absl::StatusOr<ReloadPlan> plan =
+        PlanReload(*std::move(next), &services_, loop_.get(), this, is_root_);
+    if (plan.ok()) return Adopt(*std::move(plan));
+    status = plan.status();
+  }
+  LogLines(LogSeverity::kError, status.message());
+  log_.Error("the reload has changed nothing: the configuration from before stays in force");
+}
+
+// M96 to M98. Nothing here fails but for single endpoints, which are retried (F90).
+void Master::Adopt(ReloadPlan plan) {
+  configuration_ = std::move(plan.configuration);
+  worker_environment_ = WorkerEnvironment(configuration_);
+  LogWarnings(configuration_.warnings);
+  for (const std::string& note : configuration_.notes) log_.Info(note);
+  LogListenReport(plan.report);
+  for (ReloadPlan::Step& step : plan.steps) {
+    const int64_t now_ns = os::SteadyNanos();
+    if (step.added != nullptr) {
+      Service* service = services_.Add(std::move(step.added));
+      supervisor_.AddService(service->id(),
+                             ServiceRulesOf(service->configuration(), configuration_), now_ns);
+      continue;
+    }
+    step.known->set_configuration(std::move(step.configuration));
+    ListenReport report;
+    step.known->AdjustListeners(
+        EndpointOptionsOf(step.known->configuration(), configuration_, is_root_), &report);
+    LogListenReport(report);
+    supervisor_.UpdateService(step.known->id(),
+                              ServiceRulesOf(step.known->configuration(), configuration_), now_ns);
+  }
+  for (Service* service : plan.removed) {
+    service->set_removing();
+    supervisor_.RemoveService(service->id(), os::SteadyNanos());
+  }
+  Act();
+  SetLogSinks();
+  OpenMissingEndpoints();
+}
+
+}  // namespace posthouse

@@ -1,0 +1,81 @@
+#include "posthouse/master/worker_activity.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "posthouse/io/unique_fd.h"
+#include "posthouse/os/os.h"
+
+namespace posthouse {
+namespace {
+
+// Both files are one line of at most a few hundred bytes.
+constexpr size_t kMaxBytes = 1024;
+// Fields of stat behind the name, counted from the state: proc(5) numbers them 3, 14 and 15.
+constexpr size_t kUserTicks = 11;
+constexpr size_t kSystemTicks = 12;
+
+std::string ReadSmallFile(const std::string& path) {
+  UniqueFd fd(os::Open(path.c_str(), O_RDONLY | O_CLOEXEC, 0));
+  if (!fd.valid()) return "";
+  char buffer[kMaxBytes];
+  ssize_t count = 0;
+  while ((count = os::Read(fd.get(), buffer, sizeof(buffer))) < 0 && errno == EINTR) {
+  }
+  return count > 0 ? std::string(buffer, static_cast<size_t>(count)) : "";
+}
+
+ChildActivity::State StateOf(char letter) {
+  switch (letter) {
+    case 'R':
+      return ChildActivity::State::kRunning;
+    case 'S':
+    case 'I':
+      return ChildActivity::State::kAsleep;
+    case 'T':
+    case 't':
+      return ChildActivity::State::kStopped;
+    case 'D':
+      return ChildActivity::State::kDiskWait;
+    default:
+      return ChildActivity::State::kUnknown;
+  }
+}
+
+}  // namespace
+
+ChildActivity ParseWorkerActivity(pid_t pid, absl::string_view stat, absl::string_view schedstat) {
+  ChildActivity activity;
+  activity.pid = pid;
+  const size_t name_end = stat.rfind(") ");
+  if (name_end == absl::string_view::npos) return activity;
+  const std::vector<absl::string_view> fields =
+      absl::StrSplit(stat.substr(name_end + 2), absl::ByAnyChar(" \n"), absl::SkipEmpty());
+  if (fields.empty() || fields[0].size() != 1) return activity;
+  activity.state = StateOf(fields[0][0]);
+  // Nanoseconds tell each time that it ran; ticks of 10 ms only long ones.
+  const std::vector<absl::string_view> times =
+      absl::StrSplit(schedstat, absl::ByAnyChar(" \n"), absl::SkipEmpty());
+  if (!times.empty() && absl::SimpleAtoi(times[0], &activity.cpu)) return activity;
+  uint64_t user = 0;
+  uint64_t system = 0;
+  if (fields.size() > kSystemTicks && absl::SimpleAtoi(fields[kUserTicks], &user) &&
+      absl::SimpleAtoi(fields[kSystemTicks], &system)) {
+    activity.cpu = user + system;
+  }
+  return activity;
+}
+
+ChildActivity ReadWorkerActivity(pid_t pid) {
+  const std::string directory = absl::StrCat("/proc/", pid);
+  return ParseWorkerActivity(pid, ReadSmallFile(directory + "/stat"),
+                             ReadSmallFile(directory + "/schedstat"));
+}
+
+}  // namespace posthouse
