@@ -463,7 +463,8 @@ void Master::Adopt(ReloadPlan plan) {
   worker_environment_ = WorkerEnvironment(configuration_);
   LogWarnings(configuration_.warnings);
   for (const std::string& note : configuration_.notes) log_.Info(note);
-  LogListenReport(plan.report);
+  LogWarnings(plan.report.failures);
+  LogWarnings(plan.report.warnings);
   for (ReloadPlan::Step& step : plan.steps) {
     const int64_t now_ns = os::SteadyNanos();
     if (step.added != nullptr) {

@@ -19,7 +19,7 @@ namespace {
 // "Fatal": so that a master that fails at once does not spin whoever starts it.
 constexpr absl::Duration kFatalPause = absl::Seconds(1);
 // How long the end waits for a log that is slow.
-constexpr absl::Duration kLogPatience = absl::Milliseconds(500);
+constexpr absl::Duration kLogPatience = absl::Milliseconds(200);
 // From the last KILL until the kernel has buried its victims.
 constexpr absl::Duration kBurial = absl::Milliseconds(500);
 constexpr pid_t kProcessOne = 1;
@@ -123,13 +123,13 @@ bool Master::IsOfOurGroup(pid_t pid) const { return os::Getpgid(pid) == os::Getp
 // Returns the exit status where the signal cannot be what ends the process: for process 1 the
 // kernel knows no default action (M121, F29).
 int Master::EndStop() {
-  log_.FlushFor(kLogPatience);
-  if (options_.init || os::Getpid() == kProcessOne) return 0;
-  if (!group_signalled_) {
+  const bool process_one = options_.init || os::Getpid() == kProcessOne;
+  if (!process_one && !group_signalled_) {
     log_.Write(LogSeverity::kFatal, "the master is not the leader of a process group");
-    log_.FlushFor(kLogPatience);
-    return 1;
   }
+  log_.FlushFor(kLogPatience);
+  if (process_one) return 0;
+  if (!group_signalled_) return 1;
   StopCatchingCrashSignals();
   watchdog_.set_signals(nullptr);
   signals_.reset();

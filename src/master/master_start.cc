@@ -396,7 +396,8 @@ absl::Status Master::StartServices() {
                           absl::StrCat(configuration.place, ": ", configuration.entry.Title(), ": ",
                                        status.message()));
     }
-    LogListenReport(report);
+    // That everything is there is said in one line, by the announcement.
+    LogWarnings(report.warnings);
     const Service* added = services_.Add(std::move(service));
     supervisor_.AddService(added->id(), ServiceRulesOf(configuration, configuration_),
                            os::SteadyNanos());
