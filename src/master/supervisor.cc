@@ -412,9 +412,11 @@ void Supervisor::Spawned(ServiceId id, pid_t pid, uint32_t generation, int64_t n
   Occurrence occurrence{Event::kSpawned};
   occurrence.pid = pid;
   occurrence.generation = generation;
+  occurrence.reaped = TakeEarlyDeath(pid, generation, &occurrence.end);
   React(service, occurrence);
   CloseIfFinished(service);
-  AnswerEarlyDeaths(pid);
+  if (occurrence.reaped) ChildDied(pid, occurrence.end, now_ns_);
+  ReportEarlyDeaths();
   NoteIfAllGone();
 }
 
@@ -463,6 +465,7 @@ void Supervisor::RecordAndEnd(Service* service, const Occurrence& occurrence) {
   Child* child = Record(service, occurrence);
   if (child == nullptr) return;
   service->retirement_ns = kNeverNs;
+  if (occurrence.reaped) return;  // its number means nothing any more (F83)
   Signal(child, SIGTERM);
   service->kill_ns = Later(now_ns_, service->removing ? times_.removal_ns : times_.stop_ns);
 }
@@ -474,7 +477,7 @@ void Supervisor::SpawnFailed(ServiceId id, int64_t now_ns) {
   Reserve(2 * kActionsOfAnEvent + early_deaths_.size());
   React(service, Occurrence{Event::kSpawnFailed});
   CloseIfFinished(service);
-  AnswerEarlyDeaths(0);
+  ReportEarlyDeaths();
   NoteIfAllGone();
 }
 
@@ -584,15 +587,10 @@ void Supervisor::ChildDied(pid_t pid, ChildEnd end, int64_t now_ns) {
   if (child == nullptr) {
     // Perhaps the one that a spawn under way will name. Within the reserved memory.
     if (spawns_asked_ > 0 && early_deaths_.size() < early_deaths_.capacity()) {
-      early_deaths_.push_back(EarlyDeath{pid, end});
+      early_deaths_.push_back(EarlyDeath{pid, end, generation_});
       return;
     }
-    actions_.emplace_back();
-    SupervisorAction& action = actions_.back();
-    action.report = Report::kUnknownChild;
-    action.pid = pid;
-    action.end = end;
-    return;
+    return ReportUnknownDeath(pid, end);
   }
   Service* service = child->service;
   Occurrence occurrence{Event::kChildDied};
@@ -604,21 +602,35 @@ void Supervisor::ChildDied(pid_t pid, ChildEnd end, int64_t now_ns) {
   NoteIfAllGone();
 }
 
-// `pid` has just been recorded, or 0.
-void Supervisor::AnswerEarlyDeaths(pid_t pid) {
+// Whether the child of this spawn was reaped before the answer came. A death that came before the
+// spawn was asked for is that of an earlier process with the same number.
+bool Supervisor::TakeEarlyDeath(pid_t pid, uint32_t generation, ChildEnd* end) {
   for (size_t i = 0; i < early_deaths_.size(); ++i) {
-    if (early_deaths_[i].pid != pid) continue;
     const EarlyDeath death = early_deaths_[i];
+    if (death.pid != pid || static_cast<int32_t>(death.generation - generation) < 0) continue;
     early_deaths_.erase(early_deaths_.begin() + static_cast<std::ptrdiff_t>(i));
-    ChildDied(death.pid, death.end, now_ns_);
-    break;
+    *end = death.end;
+    return true;
   }
-  if (spawns_asked_ > 0) return;
-  while (!early_deaths_.empty()) {
+  return false;
+}
+
+// Nobody will name them any more.
+void Supervisor::ReportEarlyDeaths() {
+  while (spawns_asked_ == 0 && !early_deaths_.empty()) {
     const EarlyDeath death = early_deaths_.back();
     early_deaths_.pop_back();
-    ChildDied(death.pid, death.end, now_ns_);
+    ReportUnknownDeath(death.pid, death.end);
   }
+}
+
+// M93, F82.
+void Supervisor::ReportUnknownDeath(pid_t pid, ChildEnd end) {
+  actions_.emplace_back();
+  SupervisorAction& action = actions_.back();
+  action.report = Report::kUnknownChild;
+  action.pid = pid;
+  action.end = end;
 }
 
 // Takes the child out of every table and count (M77). From here on its number means nothing.
@@ -646,11 +658,12 @@ void Supervisor::Judge(Service* service, Child* child, ChildEnd end) {
 }
 
 // M75, and F80: a fresh worker that somebody killed is not a broken program until it happens
-// several times in a row.
+// several times in a row. One that we ended says nothing about the next start: four that were
+// stopped and ended together must not cost their clients a throttle (F75).
 bool Supervisor::IsBadStart(Service* service, const Child& dead, ChildEnd end) {
   if (dead.uses > 0) return false;
   if (!EndedByOrder(end)) return true;
-  if (dead.retiring) return false;
+  if (dead.retiring || dead.signalled != 0) return false;
   service->killed_in_a_row = std::min(service->killed_in_a_row + 1, times_.tolerated_in_a_row + 1);
   return service->killed_in_a_row > times_.tolerated_in_a_row;
 }

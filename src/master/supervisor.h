@@ -272,9 +272,11 @@ class Supervisor {
     int total() const { return static_cast<int>(children.size()); }
     bool throttled() const { return throttled_until_ns != kNeverNs; }
   };
+  // A death that nobody is known for while a spawn is under way.
   struct EarlyDeath {
     pid_t pid = 0;
     ChildEnd end;
+    uint32_t generation = 0;  // of the last spawn at that time: a later one's child it is not
   };
 
   // What an event brings along.
@@ -286,6 +288,7 @@ class Supervisor {
     uint32_t generation = 0;
     bool available = false;
     ChildEnd end;
+    bool reaped = false;  // kSpawned: it has ended already
     bool client_waits = false;
     absl::Span<const ChildActivity> activity;
   };
@@ -334,7 +337,9 @@ class Supervisor {
   void SetState(Child* child, bool available, bool doubted);
   void ReactToDueTimers(Service* service);
   void AskForLooks();
-  void AnswerEarlyDeaths(pid_t pid);
+  bool TakeEarlyDeath(pid_t pid, uint32_t generation, ChildEnd* end);
+  void ReportEarlyDeaths();
+  void ReportUnknownDeath(pid_t pid, ChildEnd end);
   bool RememberEarlyStatus(ServiceId id, const StatusMessage& message);
   void Gossip(SupervisorAction::Report report, ServiceId id, pid_t sender,
               const StatusMessage& message);
