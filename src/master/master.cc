@@ -463,11 +463,13 @@ void Master::Adopt(ReloadPlan plan) {
   worker_environment_ = WorkerEnvironment(configuration_);
   LogWarnings(configuration_.warnings);
   for (const std::string& note : configuration_.notes) log_.Info(note);
+  size_t added = 0;
   LogWarnings(plan.report.failures);
   LogWarnings(plan.report.warnings);
   for (ReloadPlan::Step& step : plan.steps) {
     const int64_t now_ns = os::SteadyNanos();
     if (step.added != nullptr) {
+      added++;
       Service* service = services_.Add(std::move(step.added));
       supervisor_.AddService(service->id(),
                              ServiceRulesOf(service->configuration(), configuration_), now_ns);
@@ -488,6 +490,8 @@ void Master::Adopt(ReloadPlan plan) {
   Act();
   SetLogSinks();
   OpenMissingEndpoints();
+  log_.Info(absl::StrCat("reload finished -- ", added, " services added, ", plan.removed.size(),
+                         " removed, ", plan.steps.size() - added, " kept"));
 }
 
 }  // namespace posthouse

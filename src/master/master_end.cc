@@ -69,6 +69,13 @@ std::unique_ptr<LogSink> EarlySink() {
 // Workers learn of it from descriptor 5 (M117).
 int Master::FatalExit(const absl::Status& status) {
   const std::string reason(status.message());
+  // Before anybody is told: a start that failed has left nothing half done (F90), and the next one
+  // may follow at once.
+  for (const auto& [id, service] : services_.all()) {
+    service->CloseListeners();
+    service->CloseChannel();
+  }
+  locks_.clear();
   if (!log_.has_sinks() || early_log_ != nullptr) {
     TellCaller(reason);
     // Where records go before main.cf has said something else.

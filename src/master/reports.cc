@@ -63,8 +63,8 @@ LogSeverity GossipSeverity(Report report) {
 void LogIgnoredMessage(const SupervisorAction& action, const ServiceConfiguration& service,
                        Log* log) {
   const std::string text = absl::StrCat(
-      "service ", service.entry.Title(), ": ignored status message of process ", action.pid, " (pid ",
-      action.message.pid, ", generation ", action.message.generation, ", availability ",
+      "service ", service.entry.Title(), ": ignored status message of process ", action.pid,
+      " (pid ", action.message.pid, ", generation ", action.message.generation, ", availability ",
       action.message.availability, "): ", GossipText(action.report));
   if (action.report == Report::kGossipUnknownPid) {
     log->Verbose(text);
@@ -91,7 +91,8 @@ void LogServiceReport(const SupervisorAction& action, const ServiceConfiguration
     case Report::kThrottleOver:
       return log->Verbose("service ", service.entry.Title(), ": throttle is over");
     case Report::kBackOff:
-      log->Limited(LogSeverity::kWarning, absl::StrCat("back-off ", service.entry.Title()), kReportInterval,
+      log->Limited(LogSeverity::kWarning, absl::StrCat("back-off ", service.entry.Title()),
+                   kReportInterval,
                    absl::StrCat("service ", service.entry.Title(), ": ", service.program,
                                 " ends at once with exit status 0; the next start is in ",
                                 absl::FormatDuration(absl::Nanoseconds(action.delay_ns))));
@@ -99,7 +100,8 @@ void LogServiceReport(const SupervisorAction& action, const ServiceConfiguration
     case Report::kLimitReached:
       return LogLimitReached(action, service, log);
     case Report::kUnserved:
-      log->Limited(LogSeverity::kWarning, absl::StrCat("unserved ", service.entry.Title()), kReportInterval,
+      log->Limited(LogSeverity::kWarning, absl::StrCat("unserved ", service.entry.Title()),
+                   kReportInterval,
                    absl::StrCat("service ", service.entry.Title(),
                                 ": a client waits and no available worker takes it"));
       return;
@@ -133,8 +135,9 @@ void LogReport(const SupervisorAction& action, const ServiceConfiguration* servi
 
 void LogGossip(const StatusBatch& batch, const ServiceConfiguration& service, Log* log) {
   for (const StatusGossip& gossip : batch.gossip) {
-    log->Limited(LogSeverity::kWarning, absl::StrCat("gossip ", service.entry.Title()), kReportInterval,
-                 absl::StrCat("service ", service.entry.Title(), ": ", DescribeStatusGossip(gossip)));
+    log->Limited(
+        LogSeverity::kWarning, absl::StrCat("gossip ", service.entry.Title()), kReportInterval,
+        absl::StrCat("service ", service.entry.Title(), ": ", DescribeStatusGossip(gossip)));
   }
 }
 

@@ -4,7 +4,7 @@
 //   log:TEXT       sends a datagram to postlogd     exit:N   ends with that status
 //   master         waits until the master is gone   serve    answers one client with "hello"
 //   fork           goes on in a child; the parent exits 0
-//   forever        waits for a signal
+//   forever        waits for a signal                 shutdown  shuts the listen socket down
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -100,6 +100,7 @@ int main(int argc, char** argv) {
     if (word == "master") Wait(5, POLLIN);
     if (word == "serve") Serve();
     if (word == "forever") pause();
+    if (word == "shutdown") shutdown(6, SHUT_RD);
     if (word == "fork" && fork() != 0) _exit(0);
     if (absl::StartsWith(word, "log:")) SendLog(word.substr(4));
     if (absl::StartsWith(word, "raw:")) {
