@@ -25,8 +25,10 @@
 namespace posthouse {
 namespace {
 
-// Records that the log could not take are offered again after a moment.
-constexpr absl::Duration kLogRetry = absl::Milliseconds(500);
+// Records that the log could not take are offered again after a moment, and less and less often
+// while nobody takes them.
+constexpr absl::Duration kFirstLogRetry = absl::Milliseconds(500);
+constexpr absl::Duration kLongestLogRetry = absl::Minutes(1);
 // After a turn that failed, mostly for lack of memory, the next one comes soon: signals may be
 // waiting to be acted upon.
 constexpr absl::Duration kFailureRetry = absl::Milliseconds(100);
@@ -48,7 +50,7 @@ Master::~Master() {
 int Master::Loop() {
   while (!exit_status_.has_value() && !stopped_) {
     watchdog_.Pat();
-    const absl::Duration wait = log_.pending() ? std::min(pause_, kLogRetry) : pause_;
+    const absl::Duration wait = std::min(pause_, LogRetry());
     pause_ = absl::InfiniteDuration();
     absl::Status status;
     const bool turned = Guard("a turn", [&] { status = loop_->RunOnce(wait); });
@@ -60,6 +62,14 @@ int Master::Loop() {
     pause_ = kFailureRetry;
   }
   return exit_status_.has_value() ? *exit_status_ : EndStop();
+}
+
+absl::Duration Master::LogRetry() {
+  if (!log_.pending()) {
+    log_retry_ = kFirstLogRetry;
+    return absl::InfiniteDuration();
+  }
+  return std::exchange(log_retry_, std::min(log_retry_ * 2, kLongestLogRetry));
 }
 
 // Nothing that is thrown ends the master (F125).

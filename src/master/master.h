@@ -124,6 +124,7 @@ class Master : public ServiceObserver {
   // --- The loop (master.cc) ---
 
   int Loop();
+  absl::Duration LogRetry();
   void EndTurn();
   bool Guard(absl::string_view what, absl::FunctionRef<void()> work);
   static void OnSignal(int signal, void* context);
@@ -215,6 +216,7 @@ class Master : public ServiceObserver {
   bool reload_requested_ = false;
   bool reload_announced_ = false;
   int64_t next_reload_ns_ = 0;
+  absl::Duration log_retry_ = absl::ZeroDuration();
   absl::Duration pause_ = absl::InfiniteDuration();  // the longest wait of the next turn
   int stop_signal_ = 0;                              // arrived; the first counts
   bool stopping_ = false;

@@ -35,7 +35,7 @@ class MasterFaultsTest : public testing::Test {
     master_.AddProgram("scripted", "scripted_worker");
   }
 
-  std::string Ask(absl::string_view path) { return master_.Connect(path).Ask("hello"); }
+  std::string Ask(absl::string_view path) { return AskOnce(master_.Connect(path), "hello"); }
   // A worker that counts its starts in a file before it does as told.
   void AddCounted(absl::string_view name, absl::string_view then) {
     master_.AddScript(name, absl::StrCat("echo x >>", master_.path("starts"), "\n", then));
@@ -186,7 +186,8 @@ TEST_F(MasterFaultsTest, ClientsBeyondTheLimitWait) {
     clients.push_back(ConnectTcp(port));
     ASSERT_TRUE(clients.back().valid());
   }
-  for (LineClient& client : clients) EXPECT_EQ(client.ReadLine(), "hello");
+  for (LineClient& client : clients) EXPECT_TRUE(client.WaitClosed());
+  EXPECT_EQ(master_.LogCount("has reached its process limit \"2\""), 1) << master_.Log();
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ class MasterLifeTest : public testing::Test {
   MasterLifeTest() { master_.AddProgram("echo", "echo"); }
 
   std::string EchoTable() const { return "echo unix - n n - 3 echo"; }
-  std::string Ask() { return master_.Connect("private/echo").Ask("hello"); }
+  std::string Ask() { return AskOnce(master_.Connect("private/echo"), "hello"); }
 
   FdLeakCheck fds_;
   ChildCheck children_;
@@ -66,7 +66,7 @@ TEST_F(MasterLifeTest, AWorkerIsStartedWhenAClientComes) {
   EXPECT_EQ(master_.Workers().size(), 0u);
   EXPECT_EQ(Ask(), "hello");
   EXPECT_EQ(master_.Workers().size(), 1u);
-  EXPECT_EQ(ConnectTcp(port).Ask("hi"), "hi");
+  EXPECT_EQ(AskOnce(ConnectTcp(port), "hi"), "hi");
   EXPECT_EQ(master_.Workers().size(), 2u);
   // A second client is served by the worker that is there (P30).
   EXPECT_EQ(Ask(), "hello");
@@ -236,7 +236,7 @@ TEST_F(MasterLifeTest, AfterAKillANewMasterStartsAtOnce) {
   for (int round = 0; round < 5; ++round) {
     ASSERT_TRUE(master_.Start()) << master_.Log();
     EXPECT_EQ(Ask(), "hello");
-    EXPECT_EQ(ConnectTcp(port).Ask("hi"), "hi");
+    EXPECT_EQ(AskOnce(ConnectTcp(port), "hi"), "hi");
     const std::set<pid_t> workers = master_.Workers();
     EXPECT_EQ(workers.size(), 2u);
     master_.Kill();

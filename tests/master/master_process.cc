@@ -111,6 +111,10 @@ LineClient ConnectUnix(const std::string& path) {
   return ConnectTo(AF_UNIX, reinterpret_cast<sockaddr*>(&address), sizeof(address));
 }
 
+std::string AskOnce(LineClient client, absl::string_view line) {
+  return client.valid() ? client.Ask(line) : "<refused>";
+}
+
 int Occurrences(absl::string_view all, absl::string_view text) {
   int count = 0;
   for (size_t at = all.find(text); at != absl::string_view::npos; at = all.find(text, at + 1)) {

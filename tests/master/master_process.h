@@ -38,6 +38,9 @@ int FreeTcpPort();
 LineClient ConnectTcp(int port);
 LineClient ConnectUnix(const std::string& path);
 
+// The answer to one line; "<refused>" from an empty client.
+std::string AskOnce(LineClient client, absl::string_view line);
+
 // How often `text` occurs in `all`.
 int Occurrences(absl::string_view all, absl::string_view text);
 // The process ids of the children of any process, zombies left out.

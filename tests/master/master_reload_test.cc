@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <set>
 #include <string>
@@ -35,7 +36,7 @@ class MasterReloadTest : public testing::Test {
  protected:
   MasterReloadTest() { master_.AddProgram("echo", "echo"); }
 
-  std::string Ask(absl::string_view path) { return master_.Connect(path).Ask("hello"); }
+  std::string Ask(absl::string_view path) { return AskOnce(master_.Connect(path), "hello"); }
   std::string Arguments(pid_t pid) {
     std::string text = ReadFileOrEmpty(absl::StrCat("/proc/", pid, "/cmdline"));
     for (char& c : text) {
@@ -62,7 +63,7 @@ TEST_F(MasterReloadTest, ServicesAreAddedAndRemoved) {
   EXPECT_THAT(master_.Log(), AllOf(HasSubstr("reload -- version 3.7.11, configuration "),
                                    HasSubstr("2 services added, 1 removed, 1 kept")));
   EXPECT_EQ(Ask("public/three"), "hello");
-  EXPECT_EQ(ConnectTcp(port).Ask("hi"), "hi");
+  EXPECT_EQ(AskOnce(ConnectTcp(port), "hi"), "hi");
   EXPECT_EQ(Ask("private/two"), "hello");
   // Its worker was told to go; then nobody listens at the name that is left (M58, M105).
   EXPECT_TRUE(WaitUntil([&] { return !master_.Connect("private/one").valid(); }));
@@ -201,7 +202,7 @@ TEST_F(MasterReloadTest, AnOccupiedPortIsRetried) {
   EXPECT_EQ(Ask("private/one"), "hello");
   EXPECT_EQ(Ask("private/two"), "hello");
   occupier.Reset();
-  EXPECT_TRUE(WaitUntil([&] { return ConnectTcp(port).Ask("hi") == "hi"; })) << master_.Log();
+  EXPECT_TRUE(WaitUntil([&] { return AskOnce(ConnectTcp(port), "hi") == "hi"; })) << master_.Log();
   EXPECT_THAT(master_.Log(), HasSubstr(absl::StrCat("opened 127.0.0.1:", port)));
 }
 
@@ -216,7 +217,7 @@ TEST_F(MasterReloadTest, AServiceCanChangeItsType) {
   ASSERT_TRUE(client.valid());
   EXPECT_TRUE(WaitUntil([&] {
     for (const pid_t worker : master_.Workers()) {
-      if (Arguments(worker) == "echo -n one -t pass -d ") return true;
+      if (Arguments(worker) == "echo -n one -t pass -d -o stress= ") return true;
     }
     return false;
   })) << master_.Log();
@@ -226,6 +227,8 @@ TEST_F(MasterReloadTest, AServiceCanChangeItsType) {
 TEST_F(MasterReloadTest, WhatIsFixedAtStartIsToldWhenItChanges) {
   master_.SetTable({"one unix - n n - 3 echo"});
   ASSERT_TRUE(master_.Start()) << master_.Log();
+  // Workers read the file themselves and go there.
+  ASSERT_EQ(mkdir(master_.path("elsewhere").c_str(), 0755), 0);
   master_.SetParameters({absl::StrCat("queue_directory = ", master_.path("elsewhere"))});
   master_.SetTable({"one unix - n n - 3 echo", "two unix - n n - 3 echo"});
   ASSERT_TRUE(master_.Reload()) << master_.Log();
