@@ -148,7 +148,7 @@ void Supervisor::React(Service* service, const Occurrence& occurrence) {
       Weigh(service, occurrence);
       break;
     case Reaction::kTrigger:
-      WakeUp(service, true);
+      WakeUp(service, !service->throttled());  // it may be while a spawn is under way (M85)
       break;
     case Reaction::kSkipTrigger:
       WakeUp(service, false);

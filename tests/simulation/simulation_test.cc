@@ -24,7 +24,7 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
 std::string Story(std::vector<Step> history) {
   history = Shrink(std::move(history));
   std::string trace;
-  const Outcome outcome = Run(history, &trace);
+  const Outcome outcome = RunHistory(history, &trace);
   constexpr size_t kMost = 10000;  // of the begin and of the end; the quiet phase between is long
   if (trace.size() > 2 * kMost) trace.replace(kMost, trace.size() - 2 * kMost, "\n...\n");
   return outcome.failure + "\nshrunk to " + std::to_string(history.size()) + " steps:\n" + trace;
@@ -33,10 +33,11 @@ std::string Story(std::vector<Step> history) {
 // Runs the history of `seed`; false after a failure, which is told with its shortest history.
 bool RunSeed(uint64_t seed, uint64_t* events) {
   const std::vector<Step> history = MakeHistory(seed, kSteps);
-  const Outcome outcome = Run(history, nullptr);
+  const Outcome outcome = RunHistory(history, nullptr);
   *events += outcome.events;
   if (outcome.failure.empty()) return true;
-  ADD_FAILURE() << "POSTHOUSE_SIMULATION_SEED=" << seed << ": " << outcome.failure << "\n" << Story(history);
+  ADD_FAILURE() << "POSTHOUSE_SIMULATION_SEED=" << seed << ": " << outcome.failure << "\n"
+                << Story(history);
   return false;
 }
 

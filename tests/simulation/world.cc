@@ -19,9 +19,9 @@ constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kSecond = 1000 * kMillisecond;
 
 constexpr size_t kMostServices = 4;
-constexpr size_t kMostClients = 12;    // that wait for one service
-constexpr size_t kMostMessages = 64;   // in one channel
-constexpr pid_t kMostPids = 50;        // a small number space (F83)
+constexpr size_t kMostClients = 12;   // that wait for one service
+constexpr size_t kMostMessages = 64;  // in one channel
+constexpr pid_t kMostPids = 50;       // a small number space (F83)
 constexpr int64_t kRequest = 50 * kMillisecond;
 constexpr int64_t kIdleLimit = 20 * kSecond;
 
@@ -37,18 +37,19 @@ struct Weight {
   int weight;
 };
 constexpr Weight kWeights[] = {
-    {Op::kPass, 140},       {Op::kClient, 130},     {Op::kReadiness, 160},  {Op::kStaleReadiness, 10},
-    {Op::kAct, 260},        {Op::kDeliver, 200},    {Op::kReap, 80},        {Op::kAnswerSpawn, 60},
-    {Op::kAnswerLook, 40},  {Op::kLoseLook, 5},     {Op::kExit, 14},        {Op::kKill, 8},
-    {Op::kPause, 8},        {Op::kContinue, 8},     {Op::kLie, 25},         {Op::kFlood, 3},
-    {Op::kLoseMessage, 10}, {Op::kReload, 8},       {Op::kForkMode, 6},     {Op::kAnswerMode, 6},
+    {Op::kPass, 140},       {Op::kClient, 130},  {Op::kReadiness, 160}, {Op::kStaleReadiness, 10},
+    {Op::kAct, 260},        {Op::kDeliver, 200}, {Op::kReap, 80},       {Op::kAnswerSpawn, 60},
+    {Op::kAnswerLook, 40},  {Op::kLoseLook, 5},  {Op::kExit, 14},       {Op::kKill, 8},
+    {Op::kPause, 8},        {Op::kContinue, 8},  {Op::kLie, 25},        {Op::kFlood, 3},
+    {Op::kLoseMessage, 10}, {Op::kReload, 8},    {Op::kForkMode, 6},    {Op::kAnswerMode, 6},
     {Op::kTraits, 12},      {Op::kStranger, 4},
 };
 
 constexpr const char* kOpNames[kOps] = {
-    "pass",  "client", "readiness", "stale-readiness", "act",          "deliver", "reap",      "answer-spawn",
-    "answer-look", "lose-look", "exit", "kill",        "pause",        "continue", "lie",      "flood",
-    "lose-message", "reload", "fork-mode", "answer-mode", "traits", "stranger"};
+    "pass",      "client",       "readiness",   "stale-readiness", "act",          "deliver",
+    "reap",      "answer-spawn", "answer-look", "lose-look",       "exit",         "kill",
+    "pause",     "continue",     "lie",         "flood",           "lose-message", "reload",
+    "fork-mode", "answer-mode",  "traits",      "stranger"};
 
 }  // namespace
 
@@ -99,9 +100,9 @@ World::Process* World::PickProcess(uint32_t number) {
 
 // Those that the supervisor has to count: told, and not reaped.
 int World::Counted(const Service& service) const {
-  return static_cast<int>(std::count_if(processes_.begin(), processes_.end(), [&](const Process& process) {
-    return process.known && process.service == service.id;
-  }));
+  return static_cast<int>(std::count_if(
+      processes_.begin(), processes_.end(),
+      [&](const Process& process) { return process.known && process.service == service.id; }));
 }
 
 bool World::HasChannel(const Process& process) {
@@ -114,11 +115,14 @@ bool World::HasChannel(const Process& process) {
 void World::Do(const Step& step) {
   if (!failure_.empty()) return;
   ++events_;
-  if (trace_ != nullptr) Note(absl::StrCat(kOpNames[static_cast<int>(step.op)], " ", step.a, " ", step.b));
+  if (trace_ != nullptr)
+    Note(absl::StrCat(kOpNames[static_cast<int>(step.op)], " ", step.a, " ", step.b));
   Service* service = PickService(step.a);
   Process* process = PickProcess(step.a);
   switch (step.op) {
-    case Op::kPass: Pass(step.a, step.b); break;
+    case Op::kPass:
+      Pass(step.a, step.b);
+      break;
     case Op::kClient:
       if (service != nullptr && service->listening && service->clients.size() < kMostClients) {
         service->clients.push_back(now_ns_);
@@ -129,7 +133,9 @@ void World::Do(const Step& step) {
         supervisor_.ClientWaiting(service->id, now_ns_);
       }
       break;
-    case Op::kStaleReadiness: supervisor_.ClientWaiting(step.a % (static_cast<uint64_t>(next_id_) + 1), now_ns_); break;
+    case Op::kStaleReadiness:
+      supervisor_.ClientWaiting(step.a % (static_cast<uint64_t>(next_id_) + 1), now_ns_);
+      break;
     case Op::kAct:
       if (process != nullptr) Act(process, step.b);
       break;
@@ -150,7 +156,8 @@ void World::Do(const Step& step) {
       break;
     case Op::kExit:
       if (process != nullptr && !process->paused) {
-        constexpr ChildEnd kEnds[] = {{false, 0}, {false, 0}, {false, 1}, {true, SIGSEGV}, {false, 75}};
+        constexpr ChildEnd kEnds[] = {
+            {false, 0}, {false, 0}, {false, 1}, {true, SIGSEGV}, {false, 75}};
         End(process, kEnds[step.b % 5]);
       }
       break;
@@ -177,9 +184,15 @@ void World::Do(const Step& step) {
     case Op::kLoseMessage:
       if (service != nullptr && !service->messages.empty()) service->messages.pop_front();
       break;
-    case Op::kReload: Reload(step.a, step.b); break;
-    case Op::kForkMode: forks_fail_ = step.a % 3 == 0; break;
-    case Op::kAnswerMode: answers_late_ = step.a % 2 == 0; break;
+    case Op::kReload:
+      Reload(step.a, step.b);
+      break;
+    case Op::kForkMode:
+      forks_fail_ = step.a % 3 == 0;
+      break;
+    case Op::kAnswerMode:
+      answers_late_ = step.a % 2 == 0;
+      break;
     case Op::kTraits:
       traits_ = Traits();
       traits_.ignores_term = step.a % 8 == 0;
@@ -200,9 +213,10 @@ void World::Do(const Step& step) {
 }
 
 void World::Pass(uint32_t a, uint32_t b) {
-  constexpr int64_t kSteps[] = {kMillisecond,     kMillisecond, 20 * kMillisecond, 100 * kMillisecond,
-                                500 * kMillisecond, kSecond,      2 * kSecond,       2 * kSecond,
-                                10 * kSecond,     61 * kSecond, 1001 * kSecond};
+  constexpr int64_t kSteps[] = {kMillisecond,       kMillisecond,       20 * kMillisecond,
+                                100 * kMillisecond, 500 * kMillisecond, kSecond,
+                                2 * kSecond,        2 * kSecond,        10 * kSecond,
+                                61 * kSecond,       1001 * kSecond};
   const uint32_t pick = a % 64;
   now_ns_ += kSteps[pick < 60 ? pick % 9 : 9 + pick % 2];
   if (b % 4 != 0) supervisor_.TimeIs(now_ns_);  // else the shell is late
@@ -230,7 +244,8 @@ void World::AddService(uint32_t number) {
 // Additions, then updates, then removals, as a reload does it (M96, M97).
 void World::Reload(uint32_t a, uint32_t b) {
   if (b % 2 == 0) AddService(a);
-  const ServiceId removed = b % 5 == 0 && !services_.empty() ? services_[a % services_.size()].id : 0;
+  const ServiceId removed =
+      b % 5 == 0 && !services_.empty() ? services_[a % services_.size()].id : 0;
   for (size_t i = 0; i < services_.size(); ++i) {
     Service& service = services_[i];
     if (!service.kept || service.id == removed) continue;
@@ -253,9 +268,12 @@ void World::Act(Process* process, uint32_t number) {
   if (process->traits.silent && !process->traits.spins && !process->busy) return;
   ++process->cpu;
   if (process->busy) return Finish(process);
-  if (!HasChannel(*process) && !process->traits.ignores_end) return End(process, ChildEnd{false, 0});
+  if (!HasChannel(*process) && !process->traits.ignores_end)
+    return End(process, ChildEnd{false, 0});
   Service* service = Find(process->service);
-  if (process->traits.silent || service == nullptr || !service->listening || service->clients.empty()) return;
+  if (process->traits.silent || service == nullptr || !service->listening ||
+      service->clients.empty())
+    return;
   Take(process, service, number % 8 == 0);
 }
 
@@ -283,8 +301,8 @@ void World::Send(Process* process, Availability availability) {
   if (process->dead || process->paused || !HasChannel(*process)) return;
   Service* service = Find(process->service);
   if (service->messages.size() >= kMostMessages) return;  // full: lost (PO3)
-  service->messages.push_back(
-      Message{process->pid, {process->pid, process->generation, static_cast<int32_t>(availability)}});
+  service->messages.push_back(Message{
+      process->pid, {process->pid, process->generation, static_cast<int32_t>(availability)}});
 }
 
 // Nothing that names another child correctly and comes from a sender that the kernel did not name.
@@ -293,16 +311,33 @@ void World::Lie(Process* process, uint32_t number) {
   Service* service = Find(process->service);
   if (service->messages.size() >= kMostMessages) return;
   const Process* other = PickProcess(number >> 8);
-  Message message{process->pid, {process->pid, process->generation, static_cast<int32_t>(number / 64 % 2)}};
+  Message message{process->pid,
+                  {process->pid, process->generation, static_cast<int32_t>(number / 64 % 2)}};
   switch (number % 8) {
-    case 0: message.content.pid = other->pid, message.content.generation = other->generation; break;
-    case 1: message.content.generation += 1; break;
-    case 2: message.content.availability = 7; break;
-    case 3: message.content.availability = -1; break;
-    case 4: message.content.pid = -other->pid; break;
-    case 5: message.sender = 0, message.content.pid = 2 * kMostPids + 1, message.content.generation += 1000; break;
-    case 6: message.sender = 0, message.content.availability = 2; break;
-    case 7: break;  // about itself
+    case 0:
+      message.content.pid = other->pid, message.content.generation = other->generation;
+      break;
+    case 1:
+      message.content.generation += 1;
+      break;
+    case 2:
+      message.content.availability = 7;
+      break;
+    case 3:
+      message.content.availability = -1;
+      break;
+    case 4:
+      message.content.pid = -other->pid;
+      break;
+    case 5:
+      message.sender = 0, message.content.pid = 2 * kMostPids + 1,
+      message.content.generation += 1000;
+      break;
+    case 6:
+      message.sender = 0, message.content.availability = 2;
+      break;
+    case 7:
+      break;  // about itself
   }
   service->messages.push_back(message);
 }
@@ -315,8 +350,9 @@ void World::Deliver(Service* service) {
   supervisor_.Status(service->id, message.sender, content, now_ns_);
   Process* process = FindProcess(content.pid);
   // Our books: what P29 and P33 to P36 say about it, and who wrote it.
-  if (process != nullptr && (message.sender == 0 || message.sender == content.pid) && process->service == service->id &&
-      process->generation == content.generation && (content.availability == 0 || content.availability == 1)) {
+  if (process != nullptr && (message.sender == 0 || message.sender == content.pid) &&
+      process->service == service->id && process->generation == content.generation &&
+      (content.availability == 0 || content.availability == 1)) {
     process->believed_available = content.availability == 1;
   }
   ExecuteActions();
@@ -371,7 +407,8 @@ void World::AnswerLook(Service* service) {
                                               : ChildActivity::State::kAsleep;
     activity.push_back(ChildActivity{process.pid, process.cpu, state});
   }
-  supervisor_.Looked(service->id, service->listening && !service->clients.empty(), activity, now_ns_);
+  supervisor_.Looked(service->id, service->listening && !service->clients.empty(), activity,
+                     now_ns_);
   ExecuteActions();
 }
 
@@ -398,28 +435,48 @@ void World::Execute(const SupervisorAction& action) {
     return;
   }
   Service* service = Find(action.service);
-  if (service == nullptr) return Fail(absl::StrCat("an action for service ", action.service, ", which is closed"));
+  if (service == nullptr)
+    return Fail(absl::StrCat("an action for service ", action.service, ", which is closed"));
   switch (action.kind) {
     case Kind::kWatchListeners:
       if (!service->kept || stopping_ || service->throttled) Fail("a watch that must not be");
       service->watched = true;
       break;
-    case Kind::kIgnoreListeners: service->watched = false; break;
-    case Kind::kSpawn: OnSpawn(service, action); break;
-    case Kind::kSignal: OnSignal(action); break;
-    case Kind::kCloseChannel: service->channel_open = false; [[fallthrough]];
+    case Kind::kIgnoreListeners:
+      service->watched = false;
+      break;
+    case Kind::kSpawn:
+      OnSpawn(service, action);
+      break;
+    case Kind::kSignal:
+      OnSignal(action);
+      break;
+    case Kind::kCloseChannel:
+      service->channel_open = false;
+      [[fallthrough]];
     case Kind::kRenewChannel:
       ++service->channel;
       service->renewed = true;
       service->messages.clear();
       break;
-    case Kind::kWakeUp: OnWakeUp(service); break;
-    case Kind::kCancelWakeUps: service->last_wake_up_ns = -1; break;
-    case Kind::kCloseListeners: OnCloseListeners(service); break;
-    case Kind::kCloseService: OnCloseService(action.service); break;
-    case Kind::kLook: service->look_asked = true; break;
+    case Kind::kWakeUp:
+      OnWakeUp(service);
+      break;
+    case Kind::kCancelWakeUps:
+      service->last_wake_up_ns = -1;
+      break;
+    case Kind::kCloseListeners:
+      OnCloseListeners(service);
+      break;
+    case Kind::kCloseService:
+      OnCloseService(action.service);
+      break;
+    case Kind::kLook:
+      service->look_asked = true;
+      break;
     case Kind::kReport:
-    case Kind::kAllGone: break;
+    case Kind::kAllGone:
+      break;
   }
 }
 
@@ -452,9 +509,11 @@ void World::OnSpawn(Service* service, const SupervisorAction& action) {
 void World::CheckStress(Service* service, const SupervisorAction& action) {
   const bool eligible = service->rules.stress_eligible && service->rules.process_limit > 1;
   const bool last = eligible && Counted(*service) + 1 >= service->rules.process_limit;
-  if (last && now_ns_ >= service->stress_until_ns && !service->renewed) Fail("stress began without a new channel");
+  if (last && now_ns_ >= service->stress_until_ns && !service->renewed)
+    Fail("stress began without a new channel");
   if (last) service->stress_until_ns = now_ns_ + 1000 * kSecond;
-  if (action.stress != (eligible && now_ns_ < service->stress_until_ns)) Fail("the stress of a child is wrong");
+  if (action.stress != (eligible && now_ns_ < service->stress_until_ns))
+    Fail("the stress of a child is wrong");
   service->renewed = false;
 }
 
@@ -469,7 +528,8 @@ pid_t World::FreePid() {
 void World::OnSignal(const SupervisorAction& action) {
   Process* process = FindProcess(action.pid);
   if (process == nullptr || !process->known || process->service != action.service) {
-    return Fail(absl::StrCat("a signal for process ", action.pid, ", which is not an unreaped child"));
+    return Fail(
+        absl::StrCat("a signal for process ", action.pid, ", which is not an unreaped child"));
   }
   if (action.signal == SIGKILL) return End(process, ChildEnd{true, SIGKILL});
   if (process->paused) {
@@ -482,7 +542,8 @@ void World::OnSignal(const SupervisorAction& action) {
 void World::OnWakeUp(Service* service) {
   if (!service->kept || stopping_) return Fail("a wake-up of a service that goes");
   if (service->throttled) return Fail("a wake-up of a throttled service");
-  if (service->last_wake_up_ns >= 0 && now_ns_ - service->last_wake_up_ns < service->rules.wake_up_ns) {
+  if (service->last_wake_up_ns >= 0 &&
+      now_ns_ - service->last_wake_up_ns < service->rules.wake_up_ns) {
     return Fail("a wake-up before its time");
   }
   service->last_wake_up_ns = now_ns_;
@@ -498,7 +559,8 @@ void World::OnCloseListeners(Service* service) {
 
 void World::OnCloseService(ServiceId id) {
   const Service* service = Find(id);
-  if (service->kept || service->listening || service->channel_open || service->spawn_asked || Counted(*service) > 0) {
+  if (service->kept || service->listening || service->channel_open || service->spawn_asked ||
+      Counted(*service) > 0) {
     return Fail(absl::StrCat("service ", id, " is closed before its time"));
   }
   services_.erase(services_.begin() + (service - services_.data()));
@@ -508,7 +570,8 @@ void World::OnReport(const SupervisorAction& action) {
   Service* service = Find(action.service);
   switch (action.report) {
     case Report::kBadStart:
-      if (service == nullptr || service->throttled) return Fail("a throttle of a throttled service");
+      if (service == nullptr || service->throttled)
+        return Fail("a throttle of a throttled service");
       [[fallthrough]];
     case Report::kSpawnFailed:  // a death may have throttled since the spawn was asked for
       service->throttled = true;
@@ -519,13 +582,16 @@ void World::OnReport(const SupervisorAction& action) {
       break;
     case Report::kSilent: {
       const Process* process = FindProcess(action.pid);
-      if (process == nullptr || (!process->paused && process->busy && !process->believed_available)) {
+      if (process == nullptr ||
+          (!process->paused && process->busy && !process->believed_available)) {
         Fail("a busy worker is taken for a silent one");
       }
       break;
     }
-    case Report::kUnexpected: return Fail("the supervisor did not expect what it asked for");
-    default: break;
+    case Report::kUnexpected:
+      return Fail("the supervisor did not expect what it asked for");
+    default:
+      break;
   }
 }
 
@@ -544,7 +610,8 @@ void World::CheckBooks() {
   for (const Supervisor::ServiceView& view : views) {
     const Service* service = Find(view.id);
     if (service == nullptr) return Fail("a service that is closed");
-    if (view.total != Counted(*service)) return Fail(absl::StrCat("service ", view.id, " counts ", view.total));
+    if (view.total != Counted(*service))
+      return Fail(absl::StrCat("service ", view.id, " counts ", view.total));
     if (view.watching != service->watched) return Fail("the watch is not what was asked for");
     if ((view.throttled_until_ns != 0) != service->throttled && service->kept && !stopping_) {
       return Fail("a throttle that nobody was told of");
@@ -557,10 +624,12 @@ void World::CheckBooks() {
     }
     const Service* service = Find(process->service);
     if (service->kept && view.available != process->believed_available) {
-      return Fail(absl::StrCat("child ", view.pid, " is believed ", view.available ? "available" : "busy"));
+      return Fail(
+          absl::StrCat("child ", view.pid, " is believed ", view.available ? "available" : "busy"));
     }
     if (service->kept && view.retiring != (process->channel != service->channel)) {
-      return Fail(absl::StrCat("child ", view.pid, view.retiring ? " retires" : " does not retire"));
+      return Fail(
+          absl::StrCat("child ", view.pid, view.retiring ? " retires" : " does not retire"));
     }
   }
 }
@@ -571,8 +640,8 @@ void World::CheckWaits() {
     const bool settled = service.clients.front() >= quiet_since_ns_ + kSettled;
     const int64_t since = std::max(service.clients.front(), quiet_since_ns_);
     if (now_ns_ - since > (settled ? kLongestWait : kLongestWaitAtFirst)) {
-      return Fail(absl::StrCat("a client of service ", service.id, " waits for ", (now_ns_ - since) / kMillisecond,
-                               " ms"));
+      return Fail(absl::StrCat("a client of service ", service.id, " waits for ",
+                               (now_ns_ - since) / kMillisecond, " ms"));
     }
   }
 }
@@ -583,7 +652,8 @@ void World::CheckEnd() {
     if (!service.kept) return Fail(absl::StrCat("removed service ", service.id, " is still there"));
   }
   for (const Process& process : processes_) {
-    if (!HasChannel(process)) return Fail(absl::StrCat("process ", process.pid, " of an old generation is still there"));
+    if (!HasChannel(process))
+      return Fail(absl::StrCat("process ", process.pid, " of an old generation is still there"));
   }
 }
 
@@ -597,6 +667,9 @@ void World::EndFaults() {
   forks_fail_ = false;
   answers_late_ = false;
   traits_ = Traits();
+  for (size_t i = 0; i < services_.size(); ++i) {
+    while (!services_[i].messages.empty()) Deliver(&services_[i]);
+  }
   for (Process& process : processes_) {
     process.traits.dies_at_start = false;
     if (!process.busy && process.believed_available) continue;
@@ -613,12 +686,15 @@ bool World::Pump() {
   for (size_t i = 0; i < services_.size() && failure_.empty(); ++i) {
     const ServiceId id = services_[i].id;
     if (services_[i].spawn_asked) AnswerSpawn(&services_[i]), any = true;
-    for (Service* service = Find(id); service != nullptr && !service->messages.empty(); service = Find(id)) {
+    for (Service* service = Find(id); service != nullptr && !service->messages.empty();
+         service = Find(id)) {
       Deliver(service);
       any = true;
     }
-    if (Service* service = Find(id); service != nullptr && service->look_asked) AnswerLook(service), any = true;
-    if (Service* service = Find(id); service != nullptr && service->watched && !service->clients.empty()) {
+    if (Service* service = Find(id); service != nullptr && service->look_asked)
+      AnswerLook(service), any = true;
+    if (Service* service = Find(id);
+        service != nullptr && service->watched && !service->clients.empty()) {
       supervisor_.ClientWaiting(id, now_ns_);
       ExecuteActions();
       any = true;
@@ -721,18 +797,20 @@ std::vector<Step> MakeHistory(uint64_t seed, size_t steps) {
   for (const Weight& weight : kWeights) sum += weight.weight;
   std::vector<Step> history;
   history.reserve(steps + 3);
-  for (int i = 0; i < 3; ++i) history.push_back(Step{Op::kReload, static_cast<uint32_t>(random()), 2});
+  for (int i = 0; i < 3; ++i)
+    history.push_back(Step{Op::kReload, static_cast<uint32_t>(random()), 2});
   for (size_t i = 0; i < steps; ++i) {
     int at = static_cast<int>(random() % static_cast<uint64_t>(sum));
     const Weight* weight = kWeights;
     while (at >= weight->weight) at -= (weight++)->weight;
     const uint64_t numbers = random();
-    history.push_back(Step{weight->op, static_cast<uint32_t>(numbers), static_cast<uint32_t>(numbers >> 32)});
+    history.push_back(
+        Step{weight->op, static_cast<uint32_t>(numbers), static_cast<uint32_t>(numbers >> 32)});
   }
   return history;
 }
 
-Outcome Run(const std::vector<Step>& history, std::string* trace) {
+Outcome RunHistory(const std::vector<Step>& history, std::string* trace) {
   World world(trace);
   for (const Step& step : history) {
     world.Do(step);
@@ -746,8 +824,9 @@ namespace {
 
 // What a failure says, whatever the numbers: a shorter history must fail in the same way.
 std::string KindOfFailure(const std::vector<Step>& history) {
-  std::string kind = Run(history, nullptr).failure;
-  kind.erase(std::remove_if(kind.begin(), kind.end(), [](char c) { return c >= '0' && c <= '9'; }), kind.end());
+  std::string kind = RunHistory(history, nullptr).failure;
+  kind.erase(std::remove_if(kind.begin(), kind.end(), [](char c) { return c >= '0' && c <= '9'; }),
+             kind.end());
   return kind;
 }
 

@@ -2,7 +2,7 @@
 // flood and ignore signals, clients, reloads, forks that fail, looks and messages that get lost.
 //
 //   std::vector<Step> history = MakeHistory(seed, 5000);
-//   Outcome outcome = Run(history, nullptr);
+//   Outcome outcome = RunHistory(history, nullptr);
 //   if (!outcome.failure.empty()) history = Shrink(history);
 //
 // A step carries numbers that are read modulo what there is at that moment. So any part of a
@@ -121,7 +121,7 @@ class World {
     std::deque<Message> messages;
     bool spawn_asked = false;
     uint32_t spawn_generation = 0;
-    pid_t spawn_pid = 0;  // 0: it failed
+    pid_t spawn_pid = 0;   // 0: it failed
     bool renewed = false;  // since the last spawn was taken from the actions
     bool throttled = false;
     bool look_asked = false;
@@ -199,7 +199,7 @@ struct Outcome {
 };
 
 std::vector<Step> MakeHistory(uint64_t seed, size_t steps);
-Outcome Run(const std::vector<Step>& history, std::string* trace);
+Outcome RunHistory(const std::vector<Step>& history, std::string* trace);
 // The shortest history that still fails, as far as leaving out goes.
 std::vector<Step> Shrink(std::vector<Step> history);
 
