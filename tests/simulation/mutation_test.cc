@@ -14,7 +14,8 @@ TEST(Mutation, IsFoundByTheSimulation) {
   for (uint64_t seed = 1; seed <= kMostRuns; ++seed) {
     const std::string failure = RunHistory(MakeHistory(seed, 5000), nullptr).failure;
     if (failure.empty()) continue;
-    std::printf("found by history %llu: %s\n", static_cast<unsigned long long>(seed), failure.c_str());
+    std::printf("found by history %llu: %s\n", static_cast<unsigned long long>(seed),
+                failure.c_str());
     return;
   }
   FAIL() << "nobody noticed in " << kMostRuns << " histories";

@@ -354,6 +354,7 @@ void World::Deliver(Service* service) {
       process->service == service->id && process->generation == content.generation &&
       (content.availability == 0 || content.availability == 1)) {
     process->believed_available = content.availability == 1;
+    process->spoke = true;
   }
   ExecuteActions();
 }
@@ -400,7 +401,9 @@ void World::AnswerLook(Service* service) {
   service->look_asked = false;
   std::vector<ChildActivity> activity;
   for (Process& process : processes_) {
-    if (process.service != service->id || !process.known || process.dead) continue;
+    if (process.service != service->id) continue;
+    process.spoke = false;
+    if (!process.known || process.dead) continue;
     if (process.traits.spins && !process.paused) ++process.cpu;
     const auto state = process.paused         ? ChildActivity::State::kStopped
                        : process.traits.spins ? ChildActivity::State::kRunning
@@ -623,6 +626,9 @@ void World::CheckBooks() {
       return Fail(absl::StrCat("child ", view.pid, " is not there"));
     }
     const Service* service = Find(process->service);
+    if (service->kept && view.doubted && process->spoke) {
+      return Fail(absl::StrCat("child ", view.pid, " is doubted, though it spoke"));
+    }
     if (service->kept && view.available != process->believed_available) {
       return Fail(
           absl::StrCat("child ", view.pid, " is believed ", view.available ? "available" : "busy"));

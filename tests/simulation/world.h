@@ -105,6 +105,7 @@ class World {
     bool paused = false;
     bool term_pending = false;
     bool believed_available = true;
+    bool spoke = true;  // since the last look at its service was answered: no reason for doubt
     int64_t busy_until_ns = 0;
     int64_t idle_since_ns = 0;
     uint64_t cpu = 1;
