@@ -26,6 +26,10 @@ int64_t Later(int64_t now_ns, int64_t delay_ns) {
   return delay > kNeverNs - 1 - now_ns ? kNeverNs - 1 : now_ns + delay;
 }
 
+int64_t RelativeNs(int64_t time_ns, int64_t now_ns) {
+  return time_ns == kNeverNs ? kNeverNs : time_ns - now_ns;
+}
+
 bool IsKnownValue(int32_t availability) {
   return availability == static_cast<int32_t>(Availability::kTaken) ||
          availability == static_cast<int32_t>(Availability::kAvailable);
@@ -881,6 +885,45 @@ std::vector<Supervisor::ChildView> Supervisor::Children() const {
     views.push_back(view);
   }
   return views;
+}
+
+std::string Supervisor::DescribeState() const {
+  std::string text = absl::StrCat(stopping_, all_gone_, " look ", RelativeNs(look_ns_, now_ns_));
+  for (const auto& [id, service] : services_)
+    absl::StrAppend(&text, "; ", DescribeService(service));
+  for (const EarlyDeath& death : early_deaths_) {
+    absl::StrAppend(&text, "; early ", death.pid, " ", generation_ - death.generation);
+  }
+  return text;
+}
+
+std::string Supervisor::DescribeService(const Service& service) const {
+  const auto relative = [this](int64_t ns) { return RelativeNs(ns, now_ns_); };
+  const auto rest = [&](int64_t ns) { return std::max<int64_t>(ns - now_ns_, 0); };
+  std::string text = absl::StrCat(service.id, " ", ServicePhaseName(service.phase), " limit ",
+                                  service.rules.process_limit, service.watching ? " watched" : "");
+  absl::StrAppend(&text, " timers ", relative(service.throttled_until_ns), " ",
+                  relative(service.back_off_until_ns), " ", relative(service.retirement_ns), " ",
+                  relative(service.kill_ns), " ", relative(service.next_wake_up_ns));
+  absl::StrAppend(&text, " stress ", rest(service.stress_until_ns), " ",
+                  rest(service.busy_warning_ns), service.conditional_wake_up ? " conditional" : "");
+  absl::StrAppend(&text, " in a row ", service.killed_in_a_row, " ", service.quick_exits_in_a_row);
+  absl::StrAppend(&text, " looks ", service.look_asked, service.sign, " ", service.waiting_looks);
+  if (service.waiting_looks > 0) absl::StrAppend(&text, " ", now_ns_ - service.waiting_since_ns);
+  const Spawning& spawning = service.spawning;
+  if (spawning.asked) {
+    absl::StrAppend(&text, " spawning ", generation_ - spawning.generation, spawning.retired,
+                    " early ", spawning.early_pid, spawning.early_available, spawning.early_uses);
+  }
+  for (const Child* child : service.children) {
+    absl::StrAppend(&text, " child ", child->pid, "/", generation_ - child->generation, " ",
+                    child->available, child->doubted, child->retiring, child->heard,
+                    child->uses > 0, " ", child->signalled, " cpu ", child->cpu, " ",
+                    child->progress);
+    absl::StrAppend(&text, " age ", std::min(now_ns_ - child->started_ns, times_.start_up_ns), " ",
+                    relative(child->retirement_ns));
+  }
+  return text;
 }
 
 absl::Status Supervisor::CheckInvariants() const {

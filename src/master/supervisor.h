@@ -17,8 +17,8 @@
 // next client (P26 to P29, F73). CheckInvariants() recounts.
 //
 // Status() costs a look-up in a tree of the children and allocates nothing. An event that runs out
-// of memory throws std::bad_alloc before it has changed anything (F125); a child that Spawned()
-// reports has had its place since the kSpawn.
+// of memory throws std::bad_alloc before it has changed anything (F125; TimeIs() before the timer in
+// question), and can be fed again; a child that Spawned() reports has had its place since the kSpawn.
 //
 // Thread: one. Fork: plain values; the child of a fork has no use for them. Times: steady, in
 // nanoseconds; one that lies before an earlier one counts as that earlier one.
@@ -207,6 +207,11 @@ class Supervisor {
   std::vector<ChildView> Children() const;
   bool IsChild(pid_t pid) const { return children_.find(pid) != children_.end(); }
 
+  // Everything that decides what comes next, in one line: times are relative, generations count
+  // from the last one, what is over counts as never. Two supervisors with the same text behave
+  // alike.
+  std::string DescribeState() const;
+
   // Counts against a recount, phases and watches against M59, the limit, the links (F76).
   absl::Status CheckInvariants() const;
 
@@ -298,6 +303,7 @@ class Supervisor {
   static bool WantsLooks(const Service& service);
   static ServicePhase PhaseOf(const Service& service);
   absl::Status CheckService(const Service& service) const;
+  std::string DescribeService(const Service& service) const;
 
   Service* Find(ServiceId id);
   Child* FindChild(pid_t pid);

@@ -28,7 +28,6 @@ constexpr int64_t kIdleLimit = 20 * kSecond;
 // The quiet phase. A client that waits since before may find a throttle, then a worker that
 // computes and takes nobody, and what is left of a back-off; one that comes later, 6 s (F75).
 constexpr int64_t kSettled = 400 * kSecond;
-constexpr int64_t kQuiet = 1500 * kSecond;
 constexpr int64_t kLongestWaitAtFirst = 200 * kSecond;
 constexpr int64_t kLongestWait = 6 * kSecond + kMostClients * kRequest;
 
@@ -42,14 +41,14 @@ constexpr Weight kWeights[] = {
     {Op::kAnswerLook, 40},  {Op::kLoseLook, 5},  {Op::kExit, 14},       {Op::kKill, 8},
     {Op::kPause, 8},        {Op::kContinue, 8},  {Op::kLie, 25},        {Op::kFlood, 3},
     {Op::kLoseMessage, 10}, {Op::kReload, 8},    {Op::kForkMode, 6},    {Op::kAnswerMode, 6},
-    {Op::kTraits, 12},      {Op::kStranger, 4},
+    {Op::kTraits, 12},      {Op::kStranger, 4},  {Op::kDeadline, 40},
 };
 
 constexpr const char* kOpNames[kOps] = {
     "pass",      "client",       "readiness",   "stale-readiness", "act",          "deliver",
     "reap",      "answer-spawn", "answer-look", "lose-look",       "exit",         "kill",
     "pause",     "continue",     "lie",         "flood",           "lose-message", "reload",
-    "fork-mode", "answer-mode",  "traits",      "stranger"};
+    "fork-mode", "answer-mode",  "traits",      "stranger",        "deadline"};
 
 }  // namespace
 
@@ -65,6 +64,23 @@ void World::StartSmall(int first_limit, int second_limit) {
     supervisor_.AddService(service.id, service.rules, now_ns_);
     ExecuteActions();
   }
+}
+
+std::string World::Fingerprint() const {
+  std::string text = supervisor_.DescribeState();
+  for (const Service& service : services_) {
+    absl::StrAppend(&text, "; ", service.id, service.watched, service.throttled, service.look_asked,
+                    " clients ", service.clients.size());
+    for (const Message& message : service.messages) {
+      absl::StrAppend(&text, " ", message.sender, "/", message.content.pid, "/",
+                      message.content.availability);
+    }
+  }
+  for (const Process& process : processes_) {
+    absl::StrAppend(&text, "; ", process.pid, " ", process.dead, process.busy, process.paused,
+                    process.term_pending, process.believed_available, process.end.code);
+  }
+  return absl::StrCat(text, "; ", forks_fail_, " ", last_pid_);
 }
 
 void World::Fail(const std::string& what) {
@@ -206,6 +222,11 @@ void World::Do(const Step& step) {
       if (FindProcess(pid) == nullptr) supervisor_.ChildDied(pid, ChildEnd{false, 1}, now_ns_);
       break;
     }
+    case Op::kDeadline:
+      if (supervisor_.next_deadline_ns() == kNeverNs) break;
+      now_ns_ = std::max(now_ns_, supervisor_.next_deadline_ns());
+      supervisor_.TimeIs(now_ns_);
+      break;
   }
   ExecuteActions();
   CheckInvariants();
@@ -750,14 +771,14 @@ int64_t World::NextTime(int64_t next_client_ns) {
   return std::max(next, now_ns_ + kMillisecond);
 }
 
-void World::EndWell() {
+void World::EndWell(int64_t quiet_ns) {
   if (!failure_.empty()) return;
   Note("faults end");
   EndFaults();
   int64_t next_client_ns = now_ns_;
   supervisor_.TimeIs(now_ns_);  // a shell that was late
   ExecuteActions();
-  while (failure_.empty() && now_ns_ < quiet_since_ns_ + kQuiet) {
+  while (failure_.empty() && now_ns_ < quiet_since_ns_ + quiet_ns) {
     int rounds = 0;
     while (failure_.empty() && Pump()) {
       ++events_;
@@ -776,7 +797,7 @@ void World::EndWell() {
     ExecuteActions();
     ++events_;
   }
-  if (failure_.empty()) CheckEnd();
+  if (failure_.empty() && quiet_ns >= kLongQuietNs) CheckEnd();
   if (failure_.empty()) StopAll();
 }
 
@@ -822,7 +843,7 @@ Outcome RunHistory(const std::vector<Step>& history, std::string* trace) {
     world.Do(step);
     if (!world.failure().empty()) break;
   }
-  world.EndWell();
+  world.EndWell(kLongQuietNs);
   return Outcome{world.failure(), world.events()};
 }
 

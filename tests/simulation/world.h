@@ -55,8 +55,9 @@ enum class Op : uint8_t {
   kAnswerMode,  // spawns are answered at once, or later
   kTraits,      // of the children that start from now on
   kStranger,    // an unknown process is reaped
+  kDeadline,    // time, as far as the supervisor waits for
 };
-inline constexpr int kOps = 22;
+inline constexpr int kOps = 23;
 
 struct Step {
   Op op = Op::kPass;
@@ -70,15 +71,17 @@ class World {
   explicit World(std::string* trace);
 
   void Do(const Step& step);
-  // Faults end; see above.
-  void EndWell();
+  // Faults end; see above. For `quiet_ns`; the end of every generation is checked when there was
+  // the time for it.
+  void EndWell(int64_t quiet_ns);
   // What is wrong, empty: nothing. Nothing is done after a failure.
   const std::string& failure() const { return failure_; }
   uint64_t events() const { return events_; }
-  // The state in a form in which equal states are equal; for the exhaustive search.
-  std::string Fingerprint() const;
-  // Small choices for the exhaustive search: two services with these limits, no time of their own.
+  // For the exhaustive search: two services with these limits, and the state in a form in which
+  // states that behave alike are equal.
   void StartSmall(int first_limit, int second_limit);
+  std::string Fingerprint() const;
+  size_t processes() const { return processes_.size(); }
 
  private:
   struct Message {
@@ -198,6 +201,11 @@ struct Outcome {
   std::string failure;
   uint64_t events = 0;  // steps and those of the quiet phase
 };
+
+// Every generation has an end within it.
+inline constexpr int64_t kLongQuietNs = 1500'000'000'000;
+// Long enough to see that a client starves.
+inline constexpr int64_t kShortQuietNs = 210'000'000'000;
 
 std::vector<Step> MakeHistory(uint64_t seed, size_t steps);
 Outcome RunHistory(const std::vector<Step>& history, std::string* trace);
