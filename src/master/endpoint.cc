@@ -189,8 +189,8 @@ bool Endpoint::IsDeaf() const {
 }
 
 bool Endpoint::Revive(int backlog) {
-  // Linux keeps the port of a TCP socket that was shut down, so that it can listen again; a
-  // wildcard that was connected meanwhile has another address.
+  // Linux keeps the address of a TCP socket that was shut down, so that it can listen again; but a
+  // port that the kernel had chosen is lost, and a new one is no use.
   return kind_ == EndpointKind::kInet && os::Listen(fd_.get(), backlog) == 0 && !IsDeaf() &&
          LocalAddress(fd_.get()) == local_;
 }

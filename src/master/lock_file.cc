@@ -119,7 +119,6 @@ absl::StatusOr<UniqueFd> OpenExisting(const std::string& path, const struct stat
   }
   struct stat opened = {};
   if (os::Fstat(fd.get(), &opened) != 0) return CallError("fstat", path);
-  if (!is_link && !IsSameFile(seen, opened)) return UniqueFd();
   if (status = CheckFile(path, opened); !status.ok()) return status;
   if (is_link) status = CheckTarget(path, fd.get());
   if (!status.ok()) return status;

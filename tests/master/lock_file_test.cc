@@ -243,6 +243,18 @@ TEST_F(LockFileTest, M24_AFileThatComesOrGoesMeanwhileIsTriedOnceMore) {
               StatusIs(kRefused, HasSubstr("comes and goes")));
 }
 
+TEST_F(LockFileTest, F119_ALinkThatComesBetweenLookAndOpeningIsNotFollowed) {
+  const std::string victim = dir_.WriteFile("victim", FormatLockFile(1));
+  chmod(victim.c_str(), 0600);
+  dir_.WriteFile("master.pid", "");
+  chmod(path_.c_str(), 0600);
+  system_->SetHook(SystemCall::kOpen, [&](int) {
+    unlink(path_.c_str());
+    EXPECT_EQ(symlink(victim.c_str(), path_.c_str()), 0);
+  });
+  EXPECT_THAT(Acquire().status().message(), HasSubstr("open " + path_ + ": Too many levels"));
+}
+
 // --- F121, F122 ---
 
 TEST_F(LockFileTest, F122_EachCallThatFailsIsNamedWithTheFileAndNothingIsLeftOpen) {
