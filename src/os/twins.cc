@@ -159,7 +159,11 @@ int Clone(int (*entry)(void*), void* /*stack_top*/, int flags, void* argument) {
     errno = EINVAL;
     return -1;
   }
+  // macOS calls it deprecated; no other call there tells that a program was executed.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
   const pid_t pid = ::vfork();
+#pragma GCC diagnostic pop
   // This frame, to which the parent returns, is left alone: the child goes down and never back up.
   if (pid == 0) ::_exit(entry(argument));
   return pid;
