@@ -39,7 +39,8 @@ std::string Signals() {
   for (int signal = 1; signal < NSIG; ++signal) {
     struct sigaction action;
     if (sigaction(signal, nullptr, &action) != 0) continue;
-    if (action.sa_handler != SIG_DFL) text += "ignored " + std::to_string(signal) + "\n";
+    // A handler is none that was inherited; sanitizers have some.
+    if (action.sa_handler == SIG_IGN) text += "ignored " + std::to_string(signal) + "\n";
     if (sigismember(&blocked, signal) == 1) text += "blocked " + std::to_string(signal) + "\n";
     if (sigismember(&pending, signal) == 1) text += "pending " + std::to_string(signal) + "\n";
   }
