@@ -17,13 +17,16 @@ namespace {
 class StderrSink : public BufferedSink {
  public:
   explicit StderrSink(const StderrOptions& options)
-      : fd_(options.fd), with_time_(options.with_time) {}
+      : fd_(options.fd),
+        with_time_(options.with_time),
+        head_(absl::StrCat(with_time_ ? " " : "", options.hostname,
+                           options.hostname.empty() ? "" : " ")) {}
 
  protected:
   Line Format(const LogRecord& record) override {
-    return {"", with_time_,
-            absl::StrCat(with_time_ ? " " : "", record.tag, "[", record.pid,
-                         "]: ", TextWithSeverity(record), "\n")};
+    return {
+        "", with_time_,
+        absl::StrCat(head_, record.tag, "[", record.pid, "]: ", TextWithSeverity(record), "\n")};
   }
 
   Outcome Deliver(absl::string_view line, size_t* sent) override {
@@ -63,6 +66,7 @@ class StderrSink : public BufferedSink {
 
   int fd_;
   bool with_time_;
+  std::string head_;               // between the time and the tag
   std::atomic<bool> torn_{false};  // a part of a line went out
 };
 

@@ -9,6 +9,7 @@
 #define POSTHOUSE_LOG_STDERR_SINK_H_
 
 #include <memory>
+#include <string>
 
 #include "posthouse/log/log.h"
 
@@ -17,6 +18,8 @@ namespace posthouse {
 struct StderrOptions {
   int fd = 2;  // borrowed
   bool with_time = false;
+  // Written between time and tag when it is not empty: then lines are those of a log file.
+  std::string hostname;
 };
 
 std::unique_ptr<LogSink> NewStderrSink(const StderrOptions& options);

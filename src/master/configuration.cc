@@ -236,10 +236,17 @@ void Loader::LoadEnvironment() {
     result_.environment = options_.running->environment;
     return;
   }
-  const absl::StatusOr<std::vector<std::string>> list = SplitBracedList(result_.import_environment);
+  absl::StatusOr<std::vector<std::string>> list = SplitBracedList(result_.import_environment);
   if (!list.ok()) {
     problems_.Add(absl::StrCat("parameter import_environment: ", list.status().message()));
     return;
+  }
+  // "{ NAME = value with blanks }": blanks around both are not part of them (C76).
+  for (std::string& item : *list) {
+    Definition definition;
+    if (absl::StrContains(item, '=') && SplitDefinition(item, &definition).ok()) {
+      item = absl::StrCat(definition.name, "=", definition.value);
+    }
   }
   result_.environment = BuildWorkerEnvironment(*list, options_.current_environment);
 }

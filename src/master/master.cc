@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <set>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -165,42 +164,40 @@ void Master::OnFlood(Service* service, pid_t sender) {
 // --- Deaths ---
 
 // What a worker has said before it died counts, so it is read first: a completed request tells a
-// crash from a bad start (M75, P39).
+// crash from a bad start (M75, P39). A death that was reaped is kept until it has been dealt with,
+// whatever fails in between (F125).
 void Master::Reap() {
-  struct Death {
-    pid_t pid;
-    ChildEnd end;
-  };
-  std::vector<Death> deaths;
-  std::set<ServiceId> concerned;
   for (;;) {
+    deaths_.reserve(deaths_.size() + 1);
     int status = 0;
     const pid_t pid = os::Waitpid(-1, &status, WNOHANG);
     if (pid < 0 && errno == EINTR) continue;
     if (pid <= 0) break;
     if (!WIFEXITED(status) && !WIFSIGNALED(status)) continue;  // M72: merely stopped
     const bool signalled = WIFSIGNALED(status);
-    deaths.push_back({pid, {signalled, signalled ? WTERMSIG(status) : WEXITSTATUS(status)}});
-    if (const auto worker = workers_.find(pid); worker != workers_.end()) {
-      concerned.insert(worker->second);
-    }
+    deaths_.push_back({pid, {signalled, signalled ? WTERMSIG(status) : WEXITSTATUS(status)}});
   }
   // No action before all are known to be dead: their numbers are not to be signalled (F83).
   acting_ = true;
   const auto act_again = absl::MakeCleanup([this] { acting_ = false; });
-  for (const ServiceId id : concerned) {
-    if (Service* service = services_.Find(id); service != nullptr) service->channel().ReadNow();
+  for (const Death& death : deaths_) {
+    if (Service* service = ServiceOf(death.pid); service != nullptr) service->channel().ReadNow();
   }
-  const int64_t now_ns = os::SteadyNanos();
-  for (const Death& death : deaths) {
-    supervisor_.ChildDied(death.pid, death.end, now_ns);
-    const auto worker = workers_.find(death.pid);
-    if (worker == workers_.end()) continue;
-    if (Service* service = services_.Find(worker->second); service != nullptr) {
-      service->channel().Forget(death.pid);
-    }
-    workers_.erase(worker);
+  for (; !deaths_.empty(); deaths_.pop_back()) Bury(deaths_.back());
+}
+
+void Master::Bury(const Death& death) {
+  supervisor_.ChildDied(death.pid, death.end, os::SteadyNanos());
+  if (Service* service = ServiceOf(death.pid); service != nullptr) {
+    service->channel().Forget(death.pid);
   }
+  workers_.erase(death.pid);
+}
+
+// Null for a process that is no worker, or whose service has been closed.
+Service* Master::ServiceOf(pid_t pid) const {
+  const auto worker = workers_.find(pid);
+  return worker == workers_.end() ? nullptr : services_.Find(worker->second);
 }
 
 // --- Actions ---
@@ -394,8 +391,20 @@ void Master::RestoreDeafListeners() {
                               ": a worker has shut a listener down; it listens again"));
     LogListenReport(report);
     if (service->is_missing_endpoints()) endpoint_timer_->Start(times_.endpoint_retry);
+    EndWhoeverIsToBlame(id);
     RenewWorkers(service.get());
   }
+}
+
+// Of several workers each may have done it.
+void Master::EndWhoeverIsToBlame(ServiceId id) {
+  pid_t blamed = 0;
+  for (const auto& [pid, service] : workers_) {
+    if (service != id) continue;
+    if (blamed != 0) return;
+    blamed = pid;
+  }
+  if (blamed != 0) os::Kill(blamed, SIGKILL);
 }
 
 void Master::OnEndpointRetry(int /*event*/, void* context) {
@@ -427,7 +436,10 @@ absl::StatusOr<UniqueFd> Master::OpenFifo(const std::string& path) const {
 
 // --- Reload ---
 
-void Master::OnReload(int /*event*/, void* context) { static_cast<Master*>(context)->Reload(); }
+void Master::OnReload(int /*event*/, void* context) {
+  Master* master = static_cast<Master*>(context);
+  if (!master->stopping_) master->Reload();
+}
 
 void Master::RequestReload() {
   if (reload_timer_->pending()) return;

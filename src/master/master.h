@@ -115,6 +115,9 @@ class Master : public ServiceObserver {
   absl::Status StartWatchdog();
 
   void SetLogSinks();
+  std::string LogDestination() const;
+  bool LogsToFile() const;
+  std::unique_ptr<LogSink> OpenLogFile();
   void LogLines(LogSeverity severity, absl::string_view lines);
   void LogWarnings(const std::vector<std::string>& warnings);
   void LogListenReport(const ListenReport& report);
@@ -141,10 +144,17 @@ class Master : public ServiceObserver {
   void OnBrokenChannel(Service* service) override;
   void OnFlood(Service* service, pid_t sender) override;
 
+  struct Death {
+    pid_t pid;
+    ChildEnd end;
+  };
   void Reap();
+  void Bury(const Death& death);
+  Service* ServiceOf(pid_t pid) const;
   void Look();
   void OpenMissingEndpoints();
   void RestoreDeafListeners();
+  void EndWhoeverIsToBlame(ServiceId id);
   void RenewWorkers(Service* service);
 
   // Does what the supervisor wants done, until it wants nothing more.
@@ -170,7 +180,9 @@ class Master : public ServiceObserver {
   int EndStop();
 
   MasterTimes times_;
+  UniqueFd log_file_;  // before the log, which writes to it
   Log log_;
+  std::string log_destination_;    // of the sinks that are there
   EarlyLog* early_log_ = nullptr;  // owned by log_; null once the log has its sinks
   Watchdog watchdog_;
 
@@ -199,6 +211,7 @@ class Master : public ServiceObserver {
   // Services that have ended in this turn: one of them may be the caller.
   std::vector<std::unique_ptr<Service>> ended_services_;
   std::map<pid_t, ServiceId> workers_;
+  std::vector<Death> deaths_;  // reaped, and not dealt with yet
 
   std::vector<SupervisorAction> actions_;
   size_t next_action_ = 0;

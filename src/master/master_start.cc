@@ -14,7 +14,7 @@
 #include "posthouse/config/main_cf.h"
 #include "posthouse/event/descriptor_limit.h"
 #include "posthouse/io/descriptor_sanity.h"
-#include "posthouse/log/postlog_sink.h"
+#include "posthouse/io/unix_address.h"
 #include "posthouse/log/stderr_sink.h"
 #include "posthouse/master/crash_signals.h"
 #include "posthouse/master/directories.h"
@@ -187,12 +187,55 @@ absl::Status Master::StartEarlyLog() {
   return absl::OkStatus();
 }
 
-// As the configuration says (C73), and in the foreground where people look.
+// As the configuration says (C73), and in the foreground where people look. Sinks that would be the
+// same stay, with the records that they have kept.
 void Master::SetLogSinks() {
-  log_.RemoveSinks();
   log_.set_tag(absl::StrCat(configuration_.generic.syslog_name.value(), "/", kProcessName));
-  log_.AddSink(NewDaemonSink(configuration_.generic));
+  const bool to_file = LogsToFile();
+  const std::string destination = absl::StrCat(LogDestination(), to_file ? " itself" : "");
+  if (destination == log_destination_) return;
+  log_destination_ = destination;
+  log_.RemoveSinks();
+  log_.AddSink(to_file ? OpenLogFile() : NewDaemonSink(configuration_.generic));
   if (!options_.detached) log_.AddSink(NewStderrSink({}));
+}
+
+std::string Master::LogDestination() const {
+  const GenericParameters& generic = configuration_.generic;
+  if (generic.maillog_file.value().empty()) {
+    return absl::StrCat("syslog ", generic.syslog_facility_code);
+  }
+  return absl::StrCat(generic.maillog_file.value(), " by ", generic.PostlogSocketPath(), " of ",
+                      generic.myhostname.value());
+}
+
+// There is a file to write, and nobody who writes it for us.
+bool Master::LogsToFile() const {
+  const GenericParameters& generic = configuration_.generic;
+  if (generic.maillog_file.value().empty()) return false;
+  const std::string path = absl::StrCat("public/", generic.postlog_service_name.value());
+  for (const ServiceConfiguration& service : configuration_.services) {
+    if (service.path == path && service.entry.type == ServiceType::kUnixDgram) return false;
+  }
+  if (!CheckSocketPath(path).ok()) return true;
+  const UnixAddress address(path);
+  const UniqueFd fd(os::Socket(AF_UNIX, SOCK_DGRAM | os::kSockCloexec | os::kSockNonblock, 0));
+  return os::Connect(fd.get(), address.get(), address.length()) != 0;
+}
+
+// As the original does where postlogd is not in the table: the lines are those of postlogd.
+std::unique_ptr<LogSink> Master::OpenLogFile() {
+  const std::string& path = configuration_.generic.maillog_file.value();
+  log_file_.Reset(path == "/dev/stdout"
+                      ? os::Fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1)
+                      : os::Open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
+  if (!log_file_.valid()) return NewDaemonSink(configuration_.generic);
+  StderrOptions options;
+  options.fd = log_file_.get();
+  options.with_time = true;
+  const std::string& host = configuration_.generic.myhostname.value();
+  options.hostname = host.substr(0, host.find('.'));
+  return NewStderrSink(options);
 }
 
 void Master::LogLines(LogSeverity severity, absl::string_view lines) {
@@ -419,12 +462,6 @@ absl::Status Master::MakeFlowPipe() {
 // --- The last steps ---
 
 absl::Status Master::StartLog() {
-  const GenericParameters& generic = configuration_.generic;
-  if (!generic.maillog_file.value().empty()) {
-    absl::Status status =
-        CheckMaillogFile(generic.maillog_file.value(), generic.maillog_file_prefixes.value());
-    if (!status.ok()) return status;
-  }
   const std::vector<EarlyRecord> records = early_log_->Take();
   early_log_ = nullptr;
   SetLogSinks();

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -276,6 +277,31 @@ TEST_F(MasterLifeTest, ChildrenThatItDoesNotKnowAreReapedAndIgnored) {
   EXPECT_THAT(master_.Log(), Not(HasSubstr("warning")));
 }
 
+// F29, M5, M121: as process 1 the master ends with 0 when it is told to, and reaps what others
+// leave.
+TEST_F(MasterLifeTest, AsProcessOneItStopsAndReapsStrangers) {
+  if (geteuid() != 0) GTEST_SKIP() << "the test needs root for a pid namespace";
+  master_.AddScript("leaver", absl::StrCat("(exec sleep 0.1) &\n(exec sleep 1000) &\nexec ",
+                                           master_.path("bin/echo"), " \"$@\""));
+  master_.SetTable({"echo unix - n n - 3 leaver -o max_use=1"});
+  master_.Launch({"-i"}, [] {
+    if (unshare(CLONE_NEWPID) != 0) _exit(123);
+    const pid_t one = fork();
+    if (one == 0) return;
+    int status = 0;
+    waitpid(one, &status, 0);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 99);
+  });
+  ASSERT_TRUE(WaitUntil([&] { return Ask() == "hello"; }));
+  ASSERT_EQ(ChildrenOf(master_.pid()).size(), 1u);
+  const pid_t one = *ChildrenOf(master_.pid()).begin();
+  // The worker has ended; of what it left only the long sleep is there, and no zombie.
+  EXPECT_TRUE(
+      WaitUntil([&] { return ChildrenOf(one).size() == 1 && AllChildrenOf(one).size() == 1; }));
+  kill(one, SIGTERM);
+  EXPECT_EQ(master_.WaitForEnd(), absl::optional<int>(0));
+}
+
 // P1, P2, P9, P10, M65, M66: what a worker finds.
 TEST_F(MasterLifeTest, AWorkerFindsWhatTheProtocolSays) {
   master_.AddProgram("probe", "scripted_worker");
@@ -302,6 +328,40 @@ TEST_F(MasterLifeTest, AWorkerFindsWhatTheProtocolSays) {
   EXPECT_THAT(log, Not(AnyOf(HasSubstr("environment PATH"), HasSubstr("environment LD_"),
                              HasSubstr("fd 7 "), HasSubstr("blocked "), HasSubstr("ignored 17"))));
   EXPECT_EQ(Occurrences(log, "environment "), 5);
+}
+
+// C73, M20: a log file without postlogd is written by the master itself, with what was said before
+// main.cf had been read (MO10).
+TEST_F(MasterLifeTest, WithoutPostlogdTheMasterWritesTheLogFile) {
+  master_.SetParameters({absl::StrCat("maillog_file = ", master_.path("mail.log")),
+                         absl::StrCat("maillog_file_prefixes = ", master_.path("")),
+                         "myhostname = mx.example.test"});
+  master_.SetTable({EchoTable()});
+  ASSERT_EQ(master_.Run({"-w"}).exit_status, 0);
+  const pid_t pid = master_.LockedBy();
+  kill(pid, SIGTERM);
+  ExpectKilledBy(WaitForExit(pid), SIGTERM);
+  const std::string log = ReadFileOrEmpty(master_.path("mail.log"));
+  EXPECT_THAT(log, AllOf(HasSubstr(absl::StrCat(" mx postfix/master[", pid,
+                                                "]: daemon started -- version 3.7.11")),
+                         HasSubstr("terminating on signal 15\n")));
+}
+
+// C73: with postlogd, or whoever plays it, its socket gets the lines.
+TEST_F(MasterLifeTest, WithPostlogdItsSocketGetsTheLines) {
+  master_.AddScript("reader", absl::StrCat("exec cat <&6 >", master_.path("read")));
+  master_.SetParameters({absl::StrCat("maillog_file = ", master_.path("mail.log")),
+                         absl::StrCat("maillog_file_prefixes = ", master_.path(""))});
+  master_.SetTable({EchoTable(), "postlog unix-dgram n n n - 1 reader"});
+  ASSERT_EQ(master_.Run({"-w"}).exit_status, 0);
+  const pid_t pid = master_.LockedBy();
+  // The records wait in the socket and make its worker start.
+  EXPECT_TRUE(WaitUntil([&] {
+    return Occurrences(ReadFileOrEmpty(master_.path("read")), "daemon started -- version") == 1;
+  }));
+  EXPECT_EQ(ReadFileOrEmpty(master_.path("mail.log")), "");
+  kill(pid, SIGTERM);
+  ExpectKilledBy(WaitForExit(pid), SIGTERM);
 }
 
 // M1, M5, M7.

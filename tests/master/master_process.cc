@@ -123,16 +123,21 @@ int Occurrences(absl::string_view all, absl::string_view text) {
   return count;
 }
 
-std::set<pid_t> ChildrenOf(pid_t pid) {
+std::set<pid_t> AllChildrenOf(pid_t pid) {
   std::set<pid_t> children;
   const std::string list = ReadFileOrEmpty(absl::StrCat("/proc/", pid, "/task/", pid, "/children"));
   for (const absl::string_view word : absl::StrSplit(list, ' ', absl::SkipWhitespace())) {
     pid_t child = 0;
-    if (!absl::SimpleAtoi(word, &child)) continue;
-    if (absl::StrContains(ReadFileOrEmpty(absl::StrCat("/proc/", child, "/stat")), ") Z ")) {
-      continue;
-    }
-    children.insert(child);
+    if (absl::SimpleAtoi(word, &child)) children.insert(child);
+  }
+  return children;
+}
+
+std::set<pid_t> ChildrenOf(pid_t pid) {
+  std::set<pid_t> children;
+  for (const pid_t child : AllChildrenOf(pid)) {
+    const std::string stat = ReadFileOrEmpty(absl::StrCat("/proc/", child, "/stat"));
+    if (!absl::StrContains(stat, ") Z ")) children.insert(child);
   }
   return children;
 }
@@ -153,7 +158,7 @@ MasterProcess::~MasterProcess() {
   WaitUntil([] {
     while (waitpid(-1, nullptr, WNOHANG) > 0) {
     }
-    return ChildrenOf(getpid()).empty();
+    return AllChildrenOf(getpid()).empty();
   });
 }
 

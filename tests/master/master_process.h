@@ -43,8 +43,9 @@ std::string AskOnce(LineClient client, absl::string_view line);
 
 // How often `text` occurs in `all`.
 int Occurrences(absl::string_view all, absl::string_view text);
-// The process ids of the children of any process, zombies left out.
+// The process ids of the children of any process; zombies left out, or not.
 std::set<pid_t> ChildrenOf(pid_t pid);
+std::set<pid_t> AllChildrenOf(pid_t pid);
 
 class MasterProcess {
  public:
