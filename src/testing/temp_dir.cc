@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
@@ -38,7 +38,11 @@ std::string TempDir::WriteFile(absl::string_view name, absl::string_view content
 
 std::string ReadFileOrEmpty(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  return std::string((std::istreambuf_iterator<char>(file)), {});
+  // A file of /proc may end in an error: its process is gone. The iterators of a stream buffer throw
+  // then; this leaves what was read.
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
 }
 
 }  // namespace posthouse

@@ -666,7 +666,7 @@ TEST_F(Configuration, C76_F67_OnlyTheImportListIsLeftOfTheEnvironment) {
   more_ = "import_environment = TZ A=b,{ C = d e } MAIL_CONFIG NOT_THERE A=c\n";
   const MasterConfiguration loaded = Good(kOne);
   EXPECT_THAT(loaded.environment,
-              testing::UnorderedElementsAre("TZ=UTC", "A=c", "C = d e", "MAIL_CONFIG=/c"));
+              testing::UnorderedElementsAre("TZ=UTC", "A=c", "C=d e", "MAIL_CONFIG=/c"));
 }
 
 TEST_F(Configuration, C76_AListWithABraceThatIsNotClosedIsAnError) {
