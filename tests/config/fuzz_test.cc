@@ -22,6 +22,7 @@
 #include "posthouse/config/expand.h"
 #include "posthouse/config/generic_parameters.h"
 #include "posthouse/config/main_cf.h"
+#include "posthouse/config/master_cf.h"
 #include "posthouse/config/parameter.h"
 #include "posthouse/config/parameter_store.h"
 
@@ -284,6 +285,95 @@ TEST(Fuzz, F112_TimesAreThoseOfExactArithmetic) {
       ASSERT_EQ(*value, exact) << text;
     }
   }
+}
+
+// --- master.cf ---
+
+constexpr const char* kTableTokens[] = {"a",
+                                        " ",
+                                        "\n",
+                                        "\n ",
+                                        "\t",
+                                        "#",
+                                        "{",
+                                        "}",
+                                        "-",
+                                        "y",
+                                        "n",
+                                        "0",
+                                        "1x",
+                                        "?",
+                                        "[",
+                                        "]:",
+                                        "::",
+                                        " inet ",
+                                        " unix ",
+                                        "/",
+                                        "..",
+                                        "\r",
+                                        "\v",
+                                        "-o",
+                                        "=",
+                                        "25",
+                                        "c\n",
+                                        "x",
+                                        " - - n - - c",
+                                        " n - n 1? 0 c"};
+
+constexpr char kTableSeed[] =
+    "smtp inet n - y - - smtpd\n  -o { a = b c }\n# comment\n127.0.0.1:25 inet n - n 1? 0 smtpd\n"
+    "a/b unix - - n 60 1 c x={y z}\n\tlast\nz unix-dgram n - n - 1 postlogd\n";
+
+// A text as master.cf: what it costs, and what a refusal says.
+void ReadTable(const std::string& text) {
+  const size_t memory = PeakOf([&] {
+    const absl::StatusOr<MasterCf> table = ParseMasterCf("f", text, MasterCfOptions());
+    if (table.ok()) return;
+    ASSERT_EQ(table.status().code(), absl::StatusCode::kInvalidArgument);
+    ASSERT_NE(table.status().message().find("f, line "), absl::string_view::npos);
+    ASSERT_LE(table.status().message().size(), kMaxMessage);
+  });
+  ASSERT_LE(memory, kMaxMemory * (1 + text.size() / kInput));
+}
+
+TEST(Fuzz, F118_ATableOfAnyBytesAndOfTheTokensThatMeanSomething) {
+  Generator generator(8);
+  const auto tokens = [&](size_t size) {
+    std::string text;
+    while (text.size() < size) text += kTableTokens[generator.Below(std::size(kTableTokens))];
+    return text;
+  };
+  for (int i = 0; i < Times(300); ++i) {
+    ReadTable(generator.Bytes(generator.Below(300)));
+    ReadTable(tokens(generator.Below(300)));
+    ReadTable(generator.Mutated(kTableSeed, 1 + static_cast<int>(generator.Below(12))));
+  }
+  for (int i = 0; i < Times(5); ++i) {
+    ReadTable(generator.Bytes(kInput));
+    ReadTable(tokens(kInput));
+  }
+}
+
+TEST(Fuzz, F118_WideAndDeepTablesStayWithinMemory) {
+  for (const char* unit :
+       {"\n", " ", "a\n", "\n a", "{", "}", "{ ", "a unix\n", "a unix - - - - - c\n", "x ",
+        "a unix - - - - - c {\n", "#", "-", "a/"}) {
+    std::string text = "a unix - - - - - c ";
+    while (text.size() < kInput) text += unit;
+    ReadTable(text);
+    ReadTable(text.substr(19));
+  }
+}
+
+TEST(Fuzz, F114_TheMemoryOfATableGrowsWithItAndNotFaster) {
+  const auto memory_for = [](int entries) {
+    std::string text;
+    for (int i = 0; i < entries; ++i)
+      absl::StrAppend(&text, "e", i, " unix - - - - - c\n -o a=b\n");
+    return PeakOf([&] { ASSERT_TRUE(ParseMasterCf("f", text, MasterCfOptions()).ok()); });
+  };
+  const size_t small = memory_for(2048);
+  EXPECT_LE(memory_for(8 * 2048), small * 9);
 }
 
 TEST(Fuzz, TheSmallParsersTakeAnyBytes) {

@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -31,7 +32,6 @@
 #include "gtest/gtest.h"
 #include "posthouse/master/inet_name.h"
 #include "posthouse/master/inet_resolver.h"
-#include "posthouse/master/interfaces.h"
 #include "posthouse/master/known_ports.h"
 #include "posthouse/testing/fd_leak_check.h"
 #include "posthouse/testing/interposer.h"
@@ -371,6 +371,10 @@ TEST_F(Configuration, F115_ProgramsThatOthersCanChangeAreRefused) {
   EXPECT_THAT(Good(kOne).warnings, Contains(HasSubstr("daemon_directory")));
   options_.root = true;
   ASSERT_EQ(chmod(Daemons().c_str(), 0755), 0);
+  if (geteuid() == 0) {
+    ASSERT_EQ(chown(absl::StrCat(Daemons(), "/c").c_str(), 65534, 0), 0);
+    EXPECT_THAT(Problems(kOne), ElementsAre(HasSubstr("libexec/c: owned by user 65534")));
+  }
   ASSERT_EQ(mkdir(absl::StrCat(Daemons(), "/x").c_str(), 0755), 0);
   EXPECT_THAT(Problems("a unix - - n - - x\n"), ElementsAre(HasSubstr("not a regular file")));
 }
@@ -725,6 +729,51 @@ TEST_F(Configuration, F106_ASettingThatIsRemovedIsBackAtItsDefault) {
   EXPECT_EQ(next->service_throttle_seconds, 60);
   EXPECT_EQ(next->services.at(0).entry.process_limit, 100);
   EXPECT_THAT(next->warnings, IsEmpty());
+}
+
+// Everything that a configuration says, apart from what it warns about.
+std::string Dump(MasterConfiguration* loaded) {
+  std::string text;
+  for (const Parameter* parameter : loaded->generic.All()) {
+    absl::StrAppend(&text, parameter->name(), " = ", parameter->ValueText(), "\n");
+  }
+  absl::StrAppend(&text, loaded->service_throttle_seconds, " ", loaded->owner_name, "\n");
+  for (const ServiceConfiguration& service : loaded->services) {
+    absl::StrAppend(&text, ServiceKey(service), " ", service.program, " ", service.backlog, " ",
+                    service.stress_eligible, service.entry.process_limit, " ",
+                    service.entry.wake_up_seconds, " ", absl::StrJoin(service.entry.arguments, " "),
+                    " ", absl::StrJoin(Texts(service), " "), "\n");
+  }
+  return text;
+}
+
+TEST_F(Configuration, F106_AfterAnyEditsAReloadIsWhatAFreshStartWouldBe) {
+  const std::vector<std::string> settings = {
+      "max_use = 7\n",         "service_throttle_time = 9\n",     "default_process_limit = 3\n",
+      "syslog_name = other\n", "maillog_file = /var/x\n",         "master_service_disable = fifo\n",
+      "max_idle = 5\n",        "known_tcp_ports = smtp = 2525\n", "compatibility_level = 0\n"};
+  const std::vector<std::string> entries = {
+      "smtp inet n - n - - smtpd\n",  "127.0.0.1:26 inet n - n - 2 smtpd\n",
+      "a unix - - - - - c\n",         "b fifo n - n 60 1 c -o x=y\n",
+      "d pass n - n - 5 pickup -v\n", "e unix-dgram - - n - 1 c\n"};
+  std::mt19937 random(106);
+  const auto some_of = [&random](const std::vector<std::string>& choices) {
+    std::string text;
+    for (const std::string& choice : choices) {
+      if (random() % 2 == 0) text += choice;
+    }
+    return text;
+  };
+  MasterConfiguration running = Good(kOne);
+  for (int i = 0; i < 60; ++i) {
+    more_ = some_of(settings);
+    const std::string table = absl::StrCat("z unix - - n - - c\n", some_of(entries));
+    absl::StatusOr<MasterConfiguration> next = Reload(running, table);
+    ASSERT_THAT(next.status(), IsOk());
+    MasterConfiguration fresh = Good(table);
+    ASSERT_EQ(Dump(&*next), Dump(&fresh)) << more_ << table;
+    running = *std::move(next);
+  }
 }
 
 TEST_F(Configuration, M112_WhatIsNotFixedAppliesAtAReload) {
