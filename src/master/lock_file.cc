@@ -20,10 +20,9 @@ constexpr size_t kNumberWidth = 4 * sizeof(long);  // M26
 constexpr mode_t kFileMode = 0600;                 // M22
 constexpr mode_t kForeignWrite = S_IWGRP | S_IWOTH;
 
-// kPatience of the header: what a program that only looks, and a holder that has yet to write its
-// number, need.
+// More than a program that only looks, or a holder that has yet to write its number, needs.
 constexpr int kMaxTries = 50;
-constexpr timespec kPause = {0, 5'000'000};
+constexpr timespec kPause = {0, 10'000'000};
 
 absl::Status CallError(absl::string_view call, const std::string& path) {
   return absl::ErrnoToStatus(errno, absl::StrCat(call, " ", absl::CEscape(path)));

@@ -47,7 +47,7 @@ class LockFile {
   // nothing has been changed. Every other error names call and file.
   //
   // A lock that is held although the number in the file is of no living process is tried again
-  // for kPatience: its holder only looks, or has not written its number yet.
+  // for half a second: its holder only looks, or has not written its number yet.
   static absl::StatusOr<LockFile> Acquire(const std::string& path, const FileOwner& owner);
 
   // Whether a process holds the lock (M27). No file: false. Nothing is written or made.
