@@ -104,7 +104,6 @@ void StatusReceiver::Close() {
   timer_.Cancel();
   pair_ = StatusPair();
   framer_.ForgetAll();
-  batch_.Clear();
   interval_ = kStatusReadInterval;
   flood_since_ns_ = 0;
 }

@@ -219,7 +219,6 @@ void WakeUps::Trigger(ServiceId id, const WakeUpTarget& target) {
   Service& service = services_[id];
   service.target = target;
   service.missed = false;
-  service.warned = false;
   Queue(id, &service);
 }
 
@@ -295,12 +294,9 @@ absl::Status WakeUps::WakeFifo(const WakeUpTarget& target) {
 
 void WakeUps::Missed(Service* service, const absl::Status& why) {
   service->missed = true;
-  if (!service->warned) {
-    service->warned = true;
-    const std::string condition = absl::StrCat("wake-up of ", Names(service->target));
-    log_->Limited(LogSeverity::kWarning, condition, kWarningInterval,
-                  absl::StrCat(condition, ": ", why.message()));
-  }
+  const std::string condition = absl::StrCat("wake-up of ", Names(service->target));
+  log_->Limited(LogSeverity::kWarning, condition, kWarningInterval,
+                absl::StrCat(condition, ": ", why.message()));
   if (!retry_timer_.pending()) retry_timer_.Start(kRetryAfter);
 }
 

@@ -16,9 +16,9 @@
 //
 // Nothing here blocks. A trigger begins in a turn of its own, at most kMaxStartsPerTurn in one; at
 // most kMaxPerService connections of a service and kMaxInAll altogether are under way. A trigger
-// that fails or finds no room (a full backlog, a full fifo, too many under way) is warned about
-// once, naming both names of the service (M87), and tried again each kRetryAfter, quietly, until it
-// succeeds, the next Trigger() of that service takes its place, or Cancel().
+// that fails or finds no room (a full backlog, a full fifo, too many under way) is tried again each
+// kRetryAfter until it succeeds, the next Trigger() of that service takes its place, or Cancel().
+// It is warned about at most once a minute, naming both names of the service (M87, F124).
 //
 // Thread: that of the loop. Fork: nothing is inherited. Ownership: borrows loop and log, which must
 // outlive it.
@@ -95,7 +95,6 @@ class WakeUps {
     WakeUpTarget target;
     bool queued = false;  // in queue_
     bool missed = false;  // to be tried again
-    bool warned = false;  // about this trigger
     std::list<std::unique_ptr<Contact>> contacts;
   };
 
