@@ -94,7 +94,9 @@ void LogServiceReport(const SupervisorAction& action, const ServiceConfiguration
       log->Limited(LogSeverity::kWarning, absl::StrCat("back-off ", service.entry.Title()),
                    kReportInterval,
                    absl::StrCat("service ", service.entry.Title(), ": ", service.program,
-                                " ends at once with exit status 0; the next start is in ",
+                                action.end.signalled ? " is killed again and again"
+                                                     : " ends at once with exit status 0",
+                                "; the next start is in ",
                                 absl::FormatDuration(absl::Nanoseconds(action.delay_ns))));
       return;
     case Report::kLimitReached:

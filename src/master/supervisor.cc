@@ -39,6 +39,8 @@ bool IsAvailable(const StatusMessage& message) {
   return message.availability == static_cast<int32_t>(Availability::kAvailable);
 }
 
+bool EndedInPeace(const ChildEnd& end) { return !end.signalled && end.code == 0; }
+
 bool EndedByOrder(const ChildEnd& end) {
   return end.signalled && (end.code == SIGTERM || end.code == SIGKILL);
 }
@@ -536,8 +538,7 @@ void Supervisor::Believe(Child* child, bool available) {
   Service* service = child->service;
   if (available && !child->available) {
     ++child->uses;
-    service->killed_in_a_row = 0;
-    service->quick_exits_in_a_row = 0;
+    service->short_lives_in_a_row = 0;
   }
   if (available != child->available) service->sign = true;
   SetState(child, available, false);
@@ -648,12 +649,12 @@ Supervisor::Child Supervisor::Forget(Child* child) {
   return dead;
 }
 
-// M73 to M76.
+// M73 to M76. A worker that somebody killed is no broken program (F80).
 void Supervisor::Judge(Service* service, Child* child, ChildEnd end) {
   const Child dead = Forget(child);
-  if (!end.signalled && end.code == 0) return JudgeQuickExit(service, dead);
   ReportDeath(*service, dead, end);
-  if (service->throttled() || !IsBadStart(service, dead, end)) return;
+  if (EndedInPeace(end) || EndedByOrder(end)) return JudgeShortLife(service, dead, end);
+  if (dead.uses > 0 || service->throttled()) return;
   Throttle(service);
   SupervisorAction* action = AppendReport(Report::kBadStart, *service);
   action->pid = dead.pid;
@@ -661,36 +662,31 @@ void Supervisor::Judge(Service* service, Child* child, ChildEnd end) {
   action->delay_ns = service->rules.throttle_ns;
 }
 
-// M75, and F80: a fresh worker that somebody killed is not a broken program until it happens
-// several times in a row. One that we ended says nothing about the next start: four that were
-// stopped and ended together must not cost their clients a throttle (F75).
-bool Supervisor::IsBadStart(Service* service, const Child& dead, ChildEnd end) {
-  if (dead.uses > 0) return false;
-  if (!EndedByOrder(end)) return true;
-  if (dead.retiring || dead.signalled != 0) return false;
-  service->killed_in_a_row = std::min(service->killed_in_a_row + 1, times_.tolerated_in_a_row + 1);
-  return service->killed_in_a_row > times_.tolerated_in_a_row;
-}
-
-// MO4. One whose channel was closed has every reason to end at once.
-void Supervisor::JudgeQuickExit(Service* service, const Child& dead) {
-  if (dead.retiring) return;
-  if (dead.uses > 0 || now_ns_ - dead.started_ns >= times_.quick_exit_ns) {
-    service->quick_exits_in_a_row = 0;
+// MO4, F80: neither a program that ends at once nor somebody who kills every worker makes the
+// manager turn without a pause. One whose channel was closed has every reason to end at once, and
+// one that we ended says nothing about the next start (F75).
+void Supervisor::JudgeShortLife(Service* service, const Child& dead, ChildEnd end) {
+  if (dead.retiring || dead.signalled != 0) return;
+  if (dead.uses > 0 || now_ns_ - dead.started_ns >= times_.short_life_ns) {
+    service->short_lives_in_a_row = 0;
     return;
   }
-  if (++service->quick_exits_in_a_row <= times_.tolerated_in_a_row) return;
-  const int doublings = std::min(service->quick_exits_in_a_row - times_.tolerated_in_a_row - 1, 16);
-  service->quick_exits_in_a_row = std::min(service->quick_exits_in_a_row, 1000);
+  if (++service->short_lives_in_a_row <= times_.tolerated_short_lives) return;
+  const int doublings =
+      std::min(service->short_lives_in_a_row - times_.tolerated_short_lives - 1, 16);
+  service->short_lives_in_a_row = std::min(service->short_lives_in_a_row, 1000);
   const int64_t delay_ns =
-      std::min(times_.first_back_off_ns << doublings, times_.longest_back_off_ns);
+      std::min(times_.first_back_off_ns << doublings,
+               end.signalled ? times_.longest_killed_back_off_ns : times_.longest_back_off_ns);
   service->back_off_until_ns = Later(now_ns_, delay_ns);
-  AppendReport(Report::kBackOff, *service)->delay_ns = delay_ns;
+  SupervisorAction* action = AppendReport(Report::kBackOff, *service);
+  action->end = end;
+  action->delay_ns = delay_ns;
 }
 
 // M74; exit status 0 is silent (M73).
 void Supervisor::ReportDeath(const Service& service, const Child& dead, ChildEnd end) {
-  if (!end.signalled && end.code == 0) return;
+  if (EndedInPeace(end)) return;
   SupervisorAction* action = AppendReport(Report::kChildExit, service);
   action->pid = dead.pid;
   action->generation = dead.generation;
@@ -907,7 +903,7 @@ std::string Supervisor::DescribeService(const Service& service) const {
                   relative(service.kill_ns), " ", relative(service.next_wake_up_ns));
   absl::StrAppend(&text, " stress ", rest(service.stress_until_ns), " ",
                   rest(service.busy_warning_ns), service.conditional_wake_up ? " conditional" : "");
-  absl::StrAppend(&text, " in a row ", service.killed_in_a_row, " ", service.quick_exits_in_a_row);
+  absl::StrAppend(&text, " in a row ", service.short_lives_in_a_row);
   absl::StrAppend(&text, " looks ", service.look_asked, service.sign, " ", service.waiting_looks);
   if (service.waiting_looks > 0) absl::StrAppend(&text, " ", now_ns_ - service.waiting_since_ns);
   const Spawning& spawning = service.spawning;

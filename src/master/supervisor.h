@@ -17,8 +17,9 @@
 // next client (P26 to P29, F73). CheckInvariants() recounts.
 //
 // Status() costs a look-up in a tree of the children and allocates nothing. An event that runs out
-// of memory throws std::bad_alloc before it has changed anything (F125; TimeIs() before the timer in
-// question), and can be fed again; a child that Spawned() reports has had its place since the kSpawn.
+// of memory throws std::bad_alloc before it has changed anything (F125; TimeIs() before the timer
+// in question), and can be fed again; a child that Spawned() reports has had its place since the
+// kSpawn.
 //
 // Thread: one. Fork: plain values; the child of a fork has no use for them. Times: steady, in
 // nanoseconds; one that lies before an earlier one counts as that earlier one.
@@ -63,11 +64,12 @@ struct SupervisorTimes {
   int64_t patience_ns = 60'000'000'000;  // for a silent worker that computes or waits for a disk
   int64_t start_up_ns = 4'000'000'000;   // for one that sleeps and has never said anything
   int64_t retirement_ns = 1000'000'000'000;  // for an idle worker whose channel was closed
-  int64_t quick_exit_ns = 1'000'000'000;     // a life as short as that counts for MO4
+  // Short lives: no request completed, and the end no fault of the program (MO4, F80).
+  int64_t short_life_ns = 1'000'000'000;  // a life as short as that
+  int tolerated_short_lives = 2;          // in a row; the next one backs off
   int64_t first_back_off_ns = 100'000'000;
-  int64_t longest_back_off_ns = 5'000'000'000;
-  int tolerated_in_a_row =
-      2;  // quick exits, or fresh workers killed from outside; the next one counts
+  int64_t longest_back_off_ns = 5'000'000'000;         // after an exit with status 0
+  int64_t longest_killed_back_off_ns = 1'000'000'000;  // after TERM or KILL from outside (F80)
 };
 
 // How a child ended.
@@ -108,7 +110,7 @@ struct SupervisorAction {
     kBadStart,      // pid, end: M75; the service is throttled now
     kSpawnFailed,   // M63; throttled now
     kThrottleOver,  // M76
-    kBackOff,       // MO4: children end with 0 at once; delay_ns
+    kBackOff,       // MO4, F80: several short lives in a row; end, delay_ns
     kLimitReached,  // M62; limit
     kUnserved,      // F75: a client waits and no worker takes it; available ones are doubted now
     kSilent,        // pid: F75, a KILL goes with it
@@ -266,8 +268,7 @@ class Supervisor {
     int64_t stress_until_ns = 0;
     int64_t busy_warning_ns = 0;       // no warning before this time
     bool conditional_wake_up = false;  // awaits the first spawn (M88)
-    int killed_in_a_row = 0;           // fresh workers, by TERM or KILL (F80)
-    int quick_exits_in_a_row = 0;      // MO4
+    int short_lives_in_a_row = 0;      // MO4, F80
     // Looks (F75).
     bool look_asked = false;
     bool sign = false;      // of life since the last look
@@ -330,8 +331,7 @@ class Supervisor {
   void Believe(Child* child, bool available);
   Child Forget(Child* child);
   void Judge(Service* service, Child* child, ChildEnd end);
-  void JudgeQuickExit(Service* service, const Child& dead);
-  bool IsBadStart(Service* service, const Child& dead, ChildEnd end);
+  void JudgeShortLife(Service* service, const Child& dead, ChildEnd end);
   void ReportDeath(const Service& service, const Child& dead, ChildEnd end);
   void Bury(Service* service, Child* child, ChildEnd end);
   void Weigh(Service* service, const Occurrence& occurrence);

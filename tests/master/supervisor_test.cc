@@ -391,7 +391,7 @@ TEST_F(SupervisorTest, OtherServicesAreNotThrottled) {  // M76, F78
   EXPECT_EQ(View(2).phase, Phase::kServed);
 }
 
-TEST_F(SupervisorTest, AFreshWorkerKilledFromOutsideThrottlesOnlyAtTheThirdInARow) {  // F80
+TEST_F(SupervisorTest, FreshWorkersKilledFromOutsideBackOffFromTheThirdInARow) {  // F80
   Add(2);
   for (const ChildEnd end : {kKilled, kTerminated}) {
     Spawn(100);
@@ -400,9 +400,15 @@ TEST_F(SupervisorTest, AFreshWorkerKilledFromOutsideThrottlesOnlyAtTheThirdInARo
     EXPECT_THAT(Take(),
                 ElementsAre(absl::StrCat("1: child-exit pid 100 signal ", end.code), "1: watch"));
   }
-  Spawn(100);
-  supervisor_.ChildDied(100, kKilled, now_);
-  EXPECT_THAT(Take(), Contains("1: bad-start pid 100 signal 9"));
+  for (const int delay_ms : {100, 200, 400, 800, 1000, 1000}) {
+    Spawn(100);
+    Take();
+    supervisor_.ChildDied(100, kKilled, now_);
+    EXPECT_THAT(Take(), ElementsAre("1: child-exit pid 100 signal 9",
+                                    absl::StrCat("1: back-off ", delay_ms, " ms")));
+    Pass(delay_ms * kSecond / 1000);
+    EXPECT_THAT(Take(), ElementsAre("1: watch"));
+  }
 }
 
 TEST_F(SupervisorTest, ACompletedRequestForgetsTheKilledOnes) {  // F80
@@ -413,7 +419,7 @@ TEST_F(SupervisorTest, ACompletedRequestForgetsTheKilledOnes) {  // F80
     Spawn(101);
     Request(101);
     supervisor_.ChildDied(101, kKilled, now_);
-    EXPECT_THAT(Take(), Not(Contains(::testing::HasSubstr("bad-start"))));
+    EXPECT_THAT(Take(), Not(Contains(::testing::HasSubstr("back-off"))));
   }
 }
 
