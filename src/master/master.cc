@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <stdexcept>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -32,6 +33,8 @@ constexpr absl::Duration kLongestLogRetry = absl::Minutes(1);
 // waiting to be acted upon.
 constexpr absl::Duration kFailureRetry = absl::Milliseconds(100);
 constexpr absl::Duration kFailureReport = absl::Seconds(10);
+// Ten seconds of them.
+constexpr int kMaxAttempts = 100;
 
 }  // namespace
 
@@ -56,8 +59,9 @@ int Master::Loop() {
     if (!status.ok()) return FatalExit(status);
     const bool ended = Guard("the end of a turn", [&] { EndTurn(); });
     if (turned && ended) continue;
-    // Deaths must not go unnoticed, whatever failed.
+    // Deaths must not go unnoticed, nor listeners stay unwatched, whatever failed.
     reap_requested_ = true;
+    repair_requested_ = true;
     pause_ = kFailureRetry;
   }
   return exit_status_.has_value() ? *exit_status_ : EndStop();
@@ -71,28 +75,38 @@ absl::Duration Master::LogRetry() {
   return std::exchange(log_retry_, std::min(log_retry_ * 2, kLongestLogRetry));
 }
 
-// Nothing that is thrown ends the master (F125).
+// Nothing that is thrown ends the master (F125), a lack of memory for the log line included.
 bool Master::Guard(absl::string_view what, absl::FunctionRef<void()> work) {
-  std::string reason;
+  const auto tell = [&](const char* reason) {
+    try {
+      log_.Limited(LogSeverity::kError, what, kFailureReport, absl::StrCat(what, ": ", reason));
+    } catch (...) {
+    }
+  };
   try {
     work();
     return true;
   } catch (const std::exception& exception) {
-    reason = exception.what();
+    tell(exception.what());
   } catch (...) {
-    reason = "an exception that is no std::exception";
+    tell("an exception that is no std::exception");
   }
-  log_.Limited(LogSeverity::kError, what, kFailureReport, absl::StrCat(what, ": ", reason));
   return false;
 }
 
 void Master::EndTurn() {
+  if (std::exchange(repair_requested_, false)) RepairWatches();
   if (std::exchange(reap_requested_, false)) Reap();
   if (stop_signal_ != 0 && !stopping_) BeginStop(stop_signal_);
-  if (std::exchange(reload_requested_, false) && !stopping_) RequestReload();
+  if (adopting_.has_value()) ContinueAdopting();
+  if (reload_requested_ && !stopping_) RequestReload();
   Act();
   ended_services_.clear();
   log_.Flush();
+}
+
+void Master::RepairWatches() {
+  for (const auto& [id, service] : services_.all()) service->CompleteWatches();
 }
 
 void Master::OnSignal(int signal, void* context) {
@@ -139,12 +153,18 @@ void Master::OnDeafRetry(int /*event*/, void* context) {
 }
 
 void Master::OnStatus(Service* service, const StatusBatch& batch) {
-  LogGossip(batch, service->configuration(), &log_);
   const int64_t now_ns = os::SteadyNanos();
   for (const ReceivedStatus& received : batch.messages) {
     supervisor_.Status(service->id(), received.sender, received.message, now_ns);
   }
+  LogGossip(batch, service->configuration(), &log_);
   Act();
+}
+
+// For lack of memory; it is tried again soon.
+void Master::OnUnwatchedListener(Service* /*service*/) {
+  repair_requested_ = true;
+  pause_ = kFailureRetry;
 }
 
 // A worker has shut the channel down for all: they get a new one (M104).
@@ -203,21 +223,25 @@ Service* Master::ServiceOf(pid_t pid) const {
 // --- Actions ---
 
 // Events that actions bring about are fed while the vector is worked through; their actions come
-// after it.
+// after it. What fails for lack of memory is done again in a later turn: every action may be
+// executed twice.
 void Master::Act() {
   if (acting_) return;
   acting_ = true;
   const auto act_again = absl::MakeCleanup([this] { acting_ = false; });
+  AnswerSpawn();
   for (;;) {
     if (next_action_ == actions_.size()) {
-      if (!looks_.empty()) Look();
+      Look();
       if (!supervisor_.has_actions()) break;
       supervisor_.TakeActions(&actions_);
       next_action_ = 0;
     }
-    // A copy: executing may make room for more.
-    const SupervisorAction action = actions_[next_action_++];
-    Execute(action);
+    if (++attempts_ > kMaxAttempts) GiveUpAction();
+    Execute(actions_[next_action_]);
+    ++next_action_;
+    attempts_ = 0;
+    AnswerSpawn();
   }
   actions_.clear();
   next_action_ = 0;
@@ -227,6 +251,13 @@ void Master::Act() {
   } else if (!deadline_timer_->pending() || deadline_timer_->deadline_ns() != deadline_ns) {
     deadline_timer_->StartAt(deadline_ns);
   }
+}
+
+// One that fails whatever happens must not keep the others from being executed.
+void Master::GiveUpAction() {
+  attempts_ = 0;
+  ++next_action_;
+  throw std::runtime_error("an action failed again and again, and was given up");
 }
 
 void Master::Execute(const SupervisorAction& action) {
@@ -289,6 +320,7 @@ void Master::RenewChannel(Service* service) {
 
 // One of its callbacks may be running.
 void Master::CloseService(ServiceId id) {
+  ended_services_.reserve(ended_services_.size() + 1);
   wake_ups_->Cancel(id);
   services_.Find(id)->CloseListeners();
   services_.Find(id)->CloseChannel();
@@ -297,23 +329,45 @@ void Master::CloseService(ServiceId id) {
 
 // --- Spawning ---
 
+// The answer is kept until the supervisor has it: there may be a process that only this tells of.
 void Master::Spawn(const SupervisorAction& action, Service* service) {
-  absl::StatusOr<Spawned> spawned = absl::ResourceExhaustedError("no memory");
-  Guard("a spawn", [&] { spawned = TrySpawn(action, service); });
-  if (!spawned.ok()) {
-    log_.Warning(absl::StrCat(service->configuration().program, ": ", spawned.status().message(),
-                              " -- throttling"));
-    supervisor_.SpawnFailed(service->id(), os::SteadyNanos());
-    return;
-  }
-  supervisor_.Spawned(service->id(), spawned->pid, action.generation, os::SteadyNanos());
-  if (!spawned->start.ok()) {
-    log_.Limited(LogSeverity::kWarning, absl::StrCat("exec ", service->title()), kReportInterval,
-                 absl::StrCat("service ", service->title(), ": ", spawned->start.message()));
+  SpawnAnswer answer;
+  answer.service = service->id();
+  answer.generation = action.generation;
+  absl::Status status = absl::ResourceExhaustedError("no memory");
+  Guard("a spawn", [&] { status = TrySpawn(action, service, &answer.pid); });
+  spawn_answer_ = answer;
+  Guard("a log line", [&] { TellSpawn(status, answer, *service); });
+}
+
+void Master::TellSpawn(const absl::Status& status, const SpawnAnswer& answer,
+                       const Service& service) {
+  const std::string& program = service.configuration().program;
+  if (answer.pid == 0) {
+    log_.Warning(absl::StrCat(program, ": ", status.message(), " -- throttling"));
+  } else if (!status.ok()) {
+    log_.Limited(LogSeverity::kWarning, absl::StrCat("exec ", service.title()), kReportInterval,
+                 absl::StrCat("service ", service.title(), ": ", status.message()));
+  } else {
+    log_.Verbose("service ", service.title(), ": started ", program, " as process ", answer.pid,
+                 ", generation ", answer.generation);
   }
 }
 
-absl::StatusOr<Spawned> Master::TrySpawn(const SupervisorAction& action, Service* service) {
+void Master::AnswerSpawn() {
+  if (!spawn_answer_.has_value()) return;
+  const SpawnAnswer& answer = *spawn_answer_;
+  if (answer.pid == 0) {
+    supervisor_.SpawnFailed(answer.service, os::SteadyNanos());
+  } else {
+    supervisor_.Spawned(answer.service, answer.pid, answer.generation, os::SteadyNanos());
+  }
+  spawn_answer_.reset();
+}
+
+// `*pid` becomes the worker's number as soon as there is one. An error with a number: it could not
+// execute its program, and will end by itself (F78).
+absl::Status Master::TrySpawn(const SupervisorAction& action, Service* service, pid_t* pid) {
   // A worker that finds the end at descriptor 5 would go at once.
   if (service->channel().WorkersSeeEnd()) {
     if (absl::Status status = service->OpenChannel(); !status.ok()) return status;
@@ -338,9 +392,10 @@ absl::StatusOr<Spawned> Master::TrySpawn(const SupervisorAction& action, Service
   auto entry = workers_.extract(workers_.emplace(0, service->id()).first);
   absl::StatusOr<Spawned> spawned = SpawnWorker(request);
   if (!spawned.ok()) return spawned.status();
+  *pid = spawned->pid;
   entry.key() = spawned->pid;
   workers_.insert(std::move(entry));
-  return spawned;
+  return std::move(spawned->start);
 }
 
 // --- Looks, listeners ---
@@ -348,10 +403,10 @@ absl::StatusOr<Spawned> Master::TrySpawn(const SupervisorAction& action, Service
 // F75. One poll(2) for all services that are to be looked at; the workers of a service are looked
 // at only while a client of it waits.
 void Master::Look() {
-  const std::vector<ServiceId> looks = std::exchange(looks_, {});
+  if (looks_.empty()) return;
   std::vector<pollfd> entries;
   std::vector<size_t> ends;
-  for (const ServiceId id : looks) {
+  for (const ServiceId id : looks_) {
     if (Service* service = services_.Find(id); service != nullptr) {
       service->channel().ReadNow();
       service->AppendTo(&entries);
@@ -359,16 +414,16 @@ void Master::Look() {
     ends.push_back(entries.size());
   }
   os::Poll(entries.data(), entries.size(), 0);
-  size_t begin = 0;
-  for (size_t i = 0; i < looks.size(); ++i) {
+  for (; !looks_.empty(); looks_.pop_back()) {
+    const size_t i = looks_.size() - 1;
+    const size_t begin = i == 0 ? 0 : ends[i - 1];
     const bool waits = std::any_of(entries.begin() + begin, entries.begin() + ends[i],
                                    [](const pollfd& entry) { return entry.revents & POLLIN; });
-    begin = ends[i];
     std::vector<ChildActivity> activity;
     for (const auto& [pid, service] : workers_) {
-      if (waits && service == looks[i]) activity.push_back(ReadWorkerActivity(pid));
+      if (waits && service == looks_[i]) activity.push_back(ReadWorkerActivity(pid));
     }
-    supervisor_.Looked(looks[i], waits, activity, os::SteadyNanos());
+    supervisor_.Looked(looks_[i], waits, activity, os::SteadyNanos());
   }
 }
 
@@ -437,18 +492,17 @@ absl::StatusOr<UniqueFd> Master::OpenFifo(const std::string& path) const {
 // --- Reload ---
 
 void Master::OnReload(int /*event*/, void* context) {
-  Master* master = static_cast<Master*>(context);
-  if (!master->stopping_) master->Reload();
+  static_cast<Master*>(context)->reload_requested_ = true;
 }
 
+// At the end of a turn: several signals before that are one reload (M91).
 void Master::RequestReload() {
-  if (reload_timer_->pending()) return;
-  const int64_t now_ns = os::SteadyNanos();
-  if (now_ns < next_reload_ns_) {
-    reload_timer_->StartAt(next_reload_ns_);
-  } else {
+  if (os::SteadyNanos() >= next_reload_ns_) {
     Reload();
+  } else if (!reload_timer_->pending()) {
+    reload_timer_->StartAt(next_reload_ns_);
   }
+  reload_requested_ = false;
 }
 
 // All or nothing (F100): the running configuration stays in force in every detail unless the whole
@@ -457,63 +511,73 @@ void Master::Reload() {
   if (!std::exchange(reload_announced_, true)) {
     log_.Info(absl::StrCat("reload -- ", VersionAndDirectory()));  // M94
   }
-  ConfigurationOptions options = load_options_;
-  options.running = &configuration_;
-  options.wait = false;
-  absl::StatusOr<MasterConfiguration> next = LoadMasterConfiguration(options);
-  if (absl::IsUnavailable(next.status())) {
+  absl::Status status = absl::ResourceExhaustedError("no memory for the new configuration");
+  Guard("a reload", [&] { status = TryReload(); });
+  if (absl::IsUnavailable(status)) {
     // Somebody is writing a file right now (F105).
-    reload_timer_->Start(options.quiet);
+    next_reload_ns_ = os::SteadyNanos() + absl::ToInt64Nanoseconds(load_options_.quiet);
+    reload_timer_->StartAt(next_reload_ns_);
     return;
   }
   reload_announced_ = false;
   next_reload_ns_ = os::SteadyNanos() + absl::ToInt64Nanoseconds(times_.reload_interval);
-  absl::Status status = next.status();
-  if (status.ok()) {
-    absl::StatusOr<ReloadPlan> plan =
-        PlanReload(*std::move(next), &services_, loop_.get(), this, is_root_);
-    if (plan.ok()) return Adopt(*std::move(plan));
-    status = plan.status();
-  }
+  if (adopting_.has_value()) return ContinueAdopting();
   LogLines(LogSeverity::kError, status.message());
   log_.Error("the reload has changed nothing: the configuration from before stays in force");
 }
 
-// M96 to M98. Nothing here fails but for single endpoints, which are retried (F90).
-void Master::Adopt(ReloadPlan plan) {
-  configuration_ = std::move(plan.configuration);
-  worker_environment_ = WorkerEnvironment(configuration_);
-  LogWarnings(configuration_.warnings);
-  for (const std::string& note : configuration_.notes) log_.Info(note);
-  size_t added = 0;
-  LogWarnings(plan.report.failures);
-  LogWarnings(plan.report.warnings);
-  for (ReloadPlan::Step& step : plan.steps) {
-    const int64_t now_ns = os::SteadyNanos();
-    if (step.added != nullptr) {
-      added++;
-      Service* service = services_.Add(std::move(step.added));
-      supervisor_.AddService(service->id(),
-                             ServiceRulesOf(service->configuration(), configuration_), now_ns);
-      continue;
-    }
-    step.known->set_configuration(std::move(step.configuration));
-    ListenReport report;
-    step.known->AdjustListeners(
-        EndpointOptionsOf(step.known->configuration(), configuration_, is_root_), &report);
-    LogListenReport(report);
-    supervisor_.UpdateService(step.known->id(),
-                              ServiceRulesOf(step.known->configuration(), configuration_), now_ns);
+absl::Status Master::TryReload() {
+  ConfigurationOptions options = load_options_;
+  options.running = &configuration_;
+  options.wait = false;
+  absl::StatusOr<MasterConfiguration> next = LoadMasterConfiguration(options);
+  if (!next.ok()) return next.status();
+  absl::StatusOr<ReloadPlan> plan =
+      PlanReload(*std::move(next), services_, loop_.get(), this, is_root_);
+  // Whatever the code is, only the loader's "unavailable" means "in a moment".
+  if (!plan.ok()) return absl::InternalError(plan.status().message());
+  adopting_ = *std::move(plan);
+  return absl::OkStatus();
+}
+
+// M96 to M98. From here on there is no way back, and none is needed: nothing fails but single
+// endpoints, which are retried (F90), and what lacks memory is done again in a later turn.
+void Master::ContinueAdopting() {
+  ReloadPlan& plan = *adopting_;
+  if (plan.next == 0) {
+    std::swap(configuration_, plan.configuration);
+    std::swap(worker_environment_, plan.worker_environment);
+    ++plan.next;
   }
-  for (Service* service : plan.removed) {
-    service->set_removing();
-    supervisor_.RemoveService(service->id(), os::SteadyNanos());
+  for (; plan.next <= plan.steps.size(); ++plan.next) AdoptStep(&plan, plan.steps[plan.next - 1]);
+  for (; !plan.removed.empty(); plan.removed.pop_back()) {
+    plan.removed.back()->set_removing();
+    supervisor_.RemoveService(plan.removed.back()->id(), os::SteadyNanos());
   }
   Act();
   SetLogSinks();
+  LogWarnings(configuration_.warnings);
+  for (const std::string& note : configuration_.notes) log_.Info(note);
+  LogListenReport(plan.report);
   OpenMissingEndpoints();
-  log_.Info(absl::StrCat("reload finished -- ", added, " services added, ", plan.removed.size(),
-                         " removed, ", plan.steps.size() - added, " kept"));
+  log_.Info(absl::StrCat("reload finished -- ", plan.summary));
+  adopting_.reset();
+}
+
+void Master::AdoptStep(ReloadPlan* plan, const ReloadPlan::Step& step) {
+  Service* service = step.known;
+  if (service == nullptr) {
+    services_.Adopt(&plan->added, step.id);
+    service = services_.Find(step.id);
+    supervisor_.AddService(step.id, ServiceRulesOf(service->configuration(), configuration_),
+                           os::SteadyNanos());
+    return;
+  }
+  service->set_configuration(step.configuration);
+  service->AdjustListeners(EndpointOptionsOf(service->configuration(), configuration_, is_root_),
+                           &plan->report);
+  supervisor_.UpdateService(service->id(), ServiceRulesOf(service->configuration(), configuration_),
+                            os::SteadyNanos());
 }
 
 }  // namespace posthouse

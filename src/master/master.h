@@ -129,6 +129,7 @@ class Master : public ServiceObserver {
   int Loop();
   absl::Duration LogRetry();
   void EndTurn();
+  void RepairWatches();
   bool Guard(absl::string_view what, absl::FunctionRef<void()> work);
   static void OnSignal(int signal, void* context);
   static void OnDeadline(int event, void* context);
@@ -143,6 +144,7 @@ class Master : public ServiceObserver {
   void OnStatus(Service* service, const StatusBatch& batch) override;
   void OnBrokenChannel(Service* service) override;
   void OnFlood(Service* service, pid_t sender) override;
+  void OnUnwatchedListener(Service* service) override;
 
   struct Death {
     pid_t pid;
@@ -160,8 +162,16 @@ class Master : public ServiceObserver {
   // Does what the supervisor wants done, until it wants nothing more.
   void Act();
   void Execute(const SupervisorAction& action);
+  void GiveUpAction();
+  struct SpawnAnswer {
+    ServiceId service = 0;
+    uint32_t generation = 0;
+    pid_t pid = 0;  // 0: there is no process
+  };
   void Spawn(const SupervisorAction& action, Service* service);
-  absl::StatusOr<Spawned> TrySpawn(const SupervisorAction& action, Service* service);
+  absl::Status TrySpawn(const SupervisorAction& action, Service* service, pid_t* pid);
+  void TellSpawn(const absl::Status& status, const SpawnAnswer& answer, const Service& service);
+  void AnswerSpawn();
   void Signal(const SupervisorAction& action);
   void RenewChannel(Service* service);
   void CloseService(ServiceId id);
@@ -169,7 +179,9 @@ class Master : public ServiceObserver {
 
   void RequestReload();
   void Reload();
-  void Adopt(ReloadPlan plan);
+  absl::Status TryReload();
+  void ContinueAdopting();
+  void AdoptStep(ReloadPlan* plan, const ReloadPlan::Step& step);
 
   // --- The end (master_end.cc) ---
 
@@ -215,6 +227,8 @@ class Master : public ServiceObserver {
 
   std::vector<SupervisorAction> actions_;
   size_t next_action_ = 0;
+  int attempts_ = 0;  // at actions_[next_action_]
+  absl::optional<SpawnAnswer> spawn_answer_;
   std::vector<ServiceId> looks_;
   bool acting_ = false;
 
@@ -225,6 +239,8 @@ class Master : public ServiceObserver {
   std::unique_ptr<Timer> exit_timer_;
   std::unique_ptr<Timer> stop_timer_;
 
+  absl::optional<ReloadPlan> adopting_;  // decided, and not complete yet
+  bool repair_requested_ = false;
   bool reap_requested_ = false;
   bool reload_requested_ = false;
   bool reload_announced_ = false;

@@ -16,7 +16,10 @@
 #ifndef POSTHOUSE_MASTER_RELOAD_H_
 #define POSTHOUSE_MASTER_RELOAD_H_
 
+#include <cstddef>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -31,17 +34,23 @@ struct ReloadPlan {
   // One entry of the new master.cf: a service that runs and is updated (M101), or a new one.
   struct Step {
     Service* known = nullptr;
-    std::unique_ptr<Service> added;
     ServiceConfiguration configuration;  // of a known one
+    ServiceId id = 0;                    // of a new one, in `added`
   };
 
   MasterConfiguration configuration;
-  std::vector<Step> steps;        // in file order (M96)
+  std::vector<std::string> worker_environment;
+  std::vector<Step> steps;  // in file order (M96)
+  std::map<ServiceId, std::unique_ptr<Service>> added;
   std::vector<Service*> removed;  // (M97)
   ListenReport report;
+  std::string summary;  // "2 services added, 1 removed, 3 kept"
+
+  // How far the plan has been carried out: 0 is nothing, n the first n - 1 steps.
+  size_t next = 0;
 };
 
-absl::StatusOr<ReloadPlan> PlanReload(MasterConfiguration next, Services* services, EventLoop* loop,
+absl::StatusOr<ReloadPlan> PlanReload(MasterConfiguration next, Services& services, EventLoop* loop,
                                       ServiceObserver* observer, bool is_root);
 
 }  // namespace posthouse

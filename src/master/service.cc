@@ -73,7 +73,7 @@ void Service::SetWatching(bool watching) {
       watch.DisableRead();
     }
   }
-  if (watching && watches_.empty()) MakeWatches();
+  CompleteWatches();
 }
 
 absl::Span<const int> Service::listen_fds() const {
@@ -81,16 +81,18 @@ absl::Span<const int> Service::listen_fds() const {
 }
 
 // The kernel is asked for nothing while the service is not watched and reports a hang-up all the
-// same, once the watch was enabled (F65).
-void Service::MakeWatches() {
-  for (const int fd : listen_fds()) {
+// same, once the watch was enabled (F65). Watches are in the order of the listeners.
+void Service::CompleteWatches() {
+  if (suspended_ || watches_.size() == listen_fds().size()) return;
+  watches_.reserve(listen_fds().size());
+  for (const int fd : listen_fds().subspan(watches_.size())) {
     FdWatchOptions options;
     options.on_readable = &Service::OnReadable;
     options.on_error = &Service::OnError;
     options.context = this;
     options.background = true;
     absl::StatusOr<FdWatch> watch = loop_->Watch(fd, options);
-    if (!watch.ok()) continue;  // no memory: the next change of listeners or watching tries again
+    if (!watch.ok()) return observer_->OnUnwatchedListener(this);
     if (!watching_) watch->DisableRead();
     watches_.push_back(*std::move(watch));
   }
@@ -106,7 +108,10 @@ void Service::OnError(int /*event*/, void* context) {
   service->observer_->OnDeafListener(service);
 }
 
-void Service::SuspendListeners() { watches_.clear(); }
+void Service::SuspendListeners() {
+  suspended_ = true;
+  watches_.clear();
+}
 
 void Service::CloseListeners() {
   watches_.clear();
@@ -117,11 +122,12 @@ bool Service::ChangeListeners(absl::FunctionRef<bool()> change) {
   if (!listeners_.has_value()) return false;
   watches_.clear();
   const bool changed = change();
-  MakeWatches();
+  CompleteWatches();
   return changed;
 }
 
 bool Service::RestoreListeners(const EndpointOptions& options, ListenReport* report) {
+  suspended_ = false;
   return ChangeListeners([&] { return listeners_->RestoreDeaf(options, report); });
 }
 

@@ -51,6 +51,8 @@ class ServiceObserver {
   // The status channel delivers nothing any more.
   virtual void OnBrokenChannel(Service* service) = 0;
   virtual void OnFlood(Service* service, pid_t sender) = 0;
+  // A listener could not be watched, for lack of memory: CompleteWatches() should be called soon.
+  virtual void OnUnwatchedListener(Service* service) = 0;
 };
 
 class Service {
@@ -80,6 +82,8 @@ class Service {
   void OpenListenersPartly(const EndpointOptions& options, ListenReport* report);
   void WatchListeners() { SetWatching(true); }
   void IgnoreListeners() { SetWatching(false); }
+  // Watches those that are not watched and should be.
+  void CompleteWatches();
   void CloseListeners();
   bool IsDeaf() const { return listeners_.has_value() && listeners_->IsDeaf(); }
   // Until RestoreListeners() nothing is told of them: a deaf one would be reported for ever.
@@ -108,7 +112,6 @@ class Service {
   static void OnError(int event, void* context);
   void SetWatching(bool watching);
   bool ChangeListeners(absl::FunctionRef<bool()> change);
-  void MakeWatches();
 
   ServiceId id_;
   ServiceConfiguration configuration_;
@@ -118,6 +121,7 @@ class Service {
   StatusReceiver channel_;
   std::vector<FdWatch> watches_;
   bool watching_ = false;
+  bool suspended_ = false;
   bool removing_ = false;
 };
 

@@ -30,18 +30,24 @@ class Services {
     return added;
   }
 
+  // Moves one of `*others` into the table, if it is not here already; allocates nothing.
+  void Adopt(std::map<ServiceId, std::unique_ptr<Service>>* others, ServiceId id) {
+    services_.insert(others->extract(id));
+  }
+
   // Null when there is none.
   Service* Find(ServiceId id) const {
     const auto found = services_.find(id);
     return found == services_.end() ? nullptr : found->second.get();
   }
 
-  // Not one that is being removed. As many comparisons as there are services.
-  Service* FindByKey(const std::string& key) const {
+  // By key, without those that are being removed.
+  std::map<std::string, Service*> ByKey() const {
+    std::map<std::string, Service*> result;
     for (const auto& [id, service] : services_) {
-      if (!service->removing() && ServiceKey(service->configuration()) == key) return service.get();
+      if (!service->removing()) result.emplace(ServiceKey(service->configuration()), service.get());
     }
-    return nullptr;
+    return result;
   }
 
   // The service leaves the table; the caller destroys it when nothing of it is running any more.

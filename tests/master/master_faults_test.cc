@@ -2,6 +2,7 @@
 // with real workers.
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -39,6 +41,15 @@ class MasterFaultsTest : public testing::Test {
   // A worker that counts its starts in a file before it does as told.
   void AddCounted(absl::string_view name, absl::string_view then) {
     master_.AddScript(name, absl::StrCat("echo x >>", master_.path("starts"), "\n", then));
+  }
+  bool SignalPending(int signal) {
+    const std::string status = ReadFileOrEmpty(absl::StrCat("/proc/", master_.pid(), "/status"));
+    const size_t at = status.find("ShdPnd:\t");
+    uint64_t pending = 0;
+    if (at == std::string::npos || !absl::SimpleHexAtoi(status.substr(at + 8, 16), &pending)) {
+      return false;
+    }
+    return (pending >> (signal - 1) & 1) != 0;
   }
   int Starts() { return Occurrences(ReadFileOrEmpty(master_.path("starts")), "x"); }
 
@@ -142,7 +153,9 @@ TEST_F(MasterFaultsTest, ManyDeathsAtOnceAreAllNoticed) {
     // Each worker is busy, so each client starts another one.
     clients.push_back(master_.Connect("private/one"));
     ASSERT_TRUE(WaitUntil([&] { return master_.Workers().size() == kWorkers; })) << master_.Log();
-    for (const pid_t worker : master_.Workers()) kill(worker, SIGKILL);
+    const std::set<pid_t> workers = master_.Workers();
+    for (const pid_t worker : workers) kill(worker, SIGKILL);
+    ASSERT_TRUE(master_.WaitForLog("killed by signal 9", (round + 1) * static_cast<int>(kWorkers)));
   }
   ASSERT_TRUE(WaitUntil([&] { return master_.Workers().size() == kWorkers; })) << master_.Log();
   EXPECT_EQ(master_.LogCount("killed by signal 9"), 3 * static_cast<int>(kWorkers));
@@ -176,6 +189,58 @@ TEST_F(MasterFaultsTest, AListenerThatAWorkerShutDownListensAgain) {
   ASSERT_TRUE(master_.WaitForLog("shut a listener down")) << master_.Log();
   EXPECT_TRUE(WaitUntil([&] { return ConnectTcp(port).valid(); }, absl::Seconds(5)))
       << master_.Log();
+}
+
+// F125: neither clients nor reloads end a master that gets no memory, and then it goes on.
+TEST_F(MasterFaultsTest, ALackOfMemoryEndsNothing) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "the sanitizer's own memory is most of what the limit would count";
+#endif
+  std::vector<std::string> table;
+  for (int i = 0; i < 50; ++i) table.push_back(absl::StrCat("s", i, " unix - n n - 3 echo"));
+  master_.SetTable(table);
+  ASSERT_TRUE(master_.Start()) << master_.Log();
+  EXPECT_EQ(Ask("private/s0"), "hello");
+  rlimit before = {};
+  ASSERT_EQ(prlimit(master_.pid(), RLIMIT_AS, nullptr, &before), 0);
+  const rlimit none = {4096, before.rlim_max};
+  ASSERT_EQ(prlimit(master_.pid(), RLIMIT_AS, &none, nullptr), 0);
+  std::vector<LineClient> clients;
+  for (int i = 0; i < 20; ++i) {
+    table.push_back(absl::StrCat("more", i, " unix - n n - 3 echo ", std::string(1000, 'x')));
+    master_.SetTable(table);
+    master_.Signal(SIGHUP);
+    clients.push_back(master_.Connect(absl::StrCat("private/s", i + 1)));
+    EXPECT_TRUE(clients.back().valid());
+    // Logging needs memory too; that the signal was taken shows without it.
+    ASSERT_TRUE(WaitUntil([&] { return !SignalPending(SIGHUP); }));
+  }
+  ASSERT_EQ(prlimit(master_.pid(), RLIMIT_AS, &before, nullptr), 0);
+  EXPECT_TRUE(WaitUntil([&] { return master_.Reload(); })) << master_.Log();
+  for (LineClient& client : clients) EXPECT_EQ(client.Ask("hello"), "hello") << master_.Log();
+  EXPECT_EQ(Ask("private/s30"), "hello");
+  EXPECT_EQ(Ask("private/more19"), "hello");
+  EXPECT_THAT(master_.Log(), AllOf(HasSubstr("error: "), Not(HasSubstr("fatal"))));
+}
+
+// F100, F12: a reload that gets no descriptors changes nothing.
+TEST_F(MasterFaultsTest, ALackOfDescriptorsEndsNothing) {
+  master_.SetTable({"one unix - n n - 3 echo"});
+  ASSERT_TRUE(master_.Start()) << master_.Log();
+  EXPECT_EQ(Ask("private/one"), "hello");
+  const std::set<pid_t> workers = master_.Workers();
+  rlimit before = {};
+  ASSERT_EQ(prlimit(master_.pid(), RLIMIT_NOFILE, nullptr, &before), 0);
+  const rlimit tight = {FdSnapshot::TakeOf(master_.pid()).size() + 2, before.rlim_max};
+  ASSERT_EQ(prlimit(master_.pid(), RLIMIT_NOFILE, &tight, nullptr), 0);
+  master_.SetTable({"one unix - n n - 3 echo", "two unix - n n - 3 echo"});
+  EXPECT_FALSE(master_.Reload());
+  EXPECT_THAT(master_.Log(), HasSubstr("Too many open files"));
+  EXPECT_EQ(Ask("private/one"), "hello");
+  EXPECT_EQ(master_.Workers(), workers);
+  ASSERT_EQ(prlimit(master_.pid(), RLIMIT_NOFILE, &before, nullptr), 0);
+  EXPECT_TRUE(master_.Reload()) << master_.Log();
+  EXPECT_EQ(Ask("private/two"), "hello");
 }
 
 // M62, F86: at the limit no more are started, and that is told once.

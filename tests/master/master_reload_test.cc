@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <set>
 #include <string>
@@ -146,11 +147,13 @@ TEST_F(MasterReloadTest, ABrokenConfigurationChangesNothing) {
 
 // MO6, F84: a removed service whose worker ignores TERM delays nobody, and can be added again.
 TEST_F(MasterReloadTest, ARemovedServiceThatDoesNotEndDelaysNobody) {
-  master_.AddScript("stubborn", "trap '' TERM\nwhile :; do sleep 1; done");
+  master_.AddScript("stubborn", absl::StrCat("trap '' TERM\n: >", master_.path("deaf"),
+                                             "\nwhile :; do sleep 1; done"));
   master_.SetTable({"one unix - n n - 3 echo", "bad unix - n n - 3 stubborn"});
   ASSERT_TRUE(master_.Start()) << master_.Log();
   LineClient client = master_.Connect("private/bad");
-  ASSERT_TRUE(WaitUntil([&] { return master_.Workers().size() == 1; }));
+  ASSERT_TRUE(WaitUntil([&] { return access(master_.path("deaf").c_str(), F_OK) == 0; }));
+  ASSERT_EQ(master_.Workers().size(), 1u);
   const pid_t stubborn = *master_.Workers().begin();
   master_.SetTable({"one unix - n n - 3 echo"});
   ASSERT_TRUE(master_.Reload()) << master_.Log();
