@@ -138,8 +138,8 @@ int Master::EndStop() {
   if (process_one) return 0;
   if (!group_signalled_) return 1;
   StopCatchingCrashSignals();
-  watchdog_.set_signals(nullptr);
-  signals_.reset();
+  // The group's TERM is pending here, too, where the signal is blocked: ignoring drops it.
+  if (stop_signal_ != SIGTERM) SetDisposition(SIGTERM, SIG_IGN);
   SetDisposition(stop_signal_, SIG_DFL);
   os::Kill(os::Getpid(), stop_signal_);
   Unblock(stop_signal_);
