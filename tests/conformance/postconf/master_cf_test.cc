@@ -269,11 +269,11 @@ TEST_F(MasterCfConformance, WorkersOfTheStockMasterGetTheArgumentsThatWeWouldGiv
 
 TEST_F(MasterCfConformance, Difference_F105_F113_F115_F91_WeRefuseWhatTheStockMasterTakes) {
   const std::vector<std::string> tables = {
-      "",                                                                     // F105
-      "a unix - - n - 4294967297 smtp\n",                                     // F113
-      "../public/a unix - - n - - smtp\n",                                    // F115
-      "a unix - - n - - ../sbin/smtp\n",                                      // F115
-      "a unix - - n - - /bin/true\n",                                         // F115
+      "",                                                                    // F105
+      "a unix - - n - 4294967297 smtp\n",                                    // F113
+      "../public/a unix - - n - - smtp\n",                                   // F115
+      "a unix - - n - - ../sbin/smtp\n",                                     // F115
+      "a unix - - n - - /bin/true\n",                                        // F115
       "39925 inet n - n - - smtpd\n127.0.0.1:39925 inet n - n - - smtpd\n",  // F91
   };
   const std::vector<bool> stock = StockAccepts(tables);
