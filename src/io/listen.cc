@@ -183,8 +183,9 @@ absl::Status ClearName(const ListenSpec& spec) {
   absl::StatusOr<bool> dead = IsDeadSocket(spec);
   if (!dead.ok()) return dead.status();
   if (!*dead) return Occupied(spec, "another process listens on this socket");
-  if (os::Unlink(spec.path.c_str()) != 0 && errno != ENOENT)
+  if (os::Unlink(spec.path.c_str()) != 0 && errno != ENOENT) {
     return ErrnoError(spec, errno, "unlink");
+  }
   return absl::OkStatus();
 }
 

@@ -18,7 +18,7 @@ bool IsSameAddress(const EndpointAddress& a, const EndpointAddress& b) {
 
 }  // namespace
 
-ServiceListeners::ServiceListeners(ListenRequest request)
+ServiceListeners::ServiceListeners(const ListenRequest& request)
     : kind_(request.kind), path_(request.path), slots_(MakeSlots(request)) {}
 
 std::vector<ServiceListeners::Slot> ServiceListeners::MakeSlots(const ListenRequest& request) {

@@ -84,7 +84,7 @@ class ServiceListeners {
     bool absent = false;  // the system lacks its family; it was told
   };
 
-  explicit ServiceListeners(ListenRequest request);
+  explicit ServiceListeners(const ListenRequest& request);
   static std::vector<Slot> MakeSlots(const ListenRequest& request);
   absl::Status OpenSlot(Slot* slot, const EndpointOptions& options, ListenReport* report);
   void OpenSlots(const EndpointOptions& options, ListenReport* report);
