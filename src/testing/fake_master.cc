@@ -14,8 +14,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
-#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -26,6 +24,7 @@
 #include "posthouse/base/check.h"
 #include "posthouse/io/pass_descriptor.h"
 #include "posthouse/os/os.h"
+#include "posthouse/testing/log_collector.h"
 
 extern char** environ;
 
@@ -151,77 +150,6 @@ absl::StatusOr<pid_t> StartChild(const ChildPlan& plan) {
   setpgid(pid, pid);
   return pid;
 }
-
-// Takes the datagrams of postlogd's clients. A thread, because the kernel queues only a few of
-// them and what a worker says last must not be lost.
-class FakeMaster::LogCollector {
- public:
-  static absl::StatusOr<std::unique_ptr<LogCollector>> Create(const std::string& path) {
-    absl::StatusOr<sockaddr_un> address = UnixAddress(path);
-    if (!address.ok()) return address.status();
-    UniqueFd socket(os::Socket(AF_UNIX, SOCK_DGRAM | os::kSockCloexec, 0));
-    if (!socket.valid()) return absl::ErrnoToStatus(errno, "socket");
-    if (os::Bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) !=
-            0 ||
-        os::Chmod(path.c_str(), 0666) != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("bind to ", path));
-    }
-    int stop[2];
-    if (os::Pipe2(stop, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe2");
-    return std::unique_ptr<LogCollector>(
-        new LogCollector(std::move(socket), UniqueFd(stop[0]), UniqueFd(stop[1])));
-  }
-
-  ~LogCollector() {
-    stop_write_.Reset();
-    thread_.join();
-  }
-
-  // What was sent before the call is in the answer: the socket is emptied here too.
-  std::string Text() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    TakeAll();
-    return text_;
-  }
-
- private:
-  LogCollector(UniqueFd socket, UniqueFd stop_read, UniqueFd stop_write)
-      : socket_(std::move(socket)),
-        stop_read_(std::move(stop_read)),
-        stop_write_(std::move(stop_write)),
-        thread_([this] { Run(); }) {}
-
-  void Run() {
-    // Signals are for the test's own threads.
-    sigset_t all;
-    sigfillset(&all);
-    os::Sigmask(SIG_SETMASK, &all, nullptr);
-    for (;;) {
-      pollfd entries[2] = {{socket_.get(), POLLIN, 0}, {stop_read_.get(), POLLIN, 0}};
-      // Not through the seam: a test's fake clock must not make this thread spin.
-      if (::poll(entries, 2, -1) < 0) continue;
-      if (entries[1].revents != 0) return;
-      std::lock_guard<std::mutex> lock(mutex_);
-      TakeAll();
-    }
-  }
-
-  void TakeAll() {
-    char buffer[8192];
-    ssize_t got;
-    while ((got = ::recv(socket_.get(), buffer, sizeof(buffer), MSG_DONTWAIT)) >= 0) {
-      text_.append(buffer, static_cast<size_t>(got));
-      text_ += '\n';
-    }
-  }
-
-  UniqueFd socket_;
-  UniqueFd stop_read_;
-  UniqueFd stop_write_;
-  std::mutex mutex_;
-  std::string text_;
-  std::thread thread_;
-};
 
 FakeMaster::FakeMaster(FakeMasterOptions options)
     : options_(std::move(options)),
@@ -383,6 +311,14 @@ absl::StatusOr<pid_t> FakeMaster::Spawn() {
   std::vector<std::string> current;
   for (char** variable = environ; *variable != nullptr; ++variable) current.push_back(*variable);
   plan.environment = BuildWorkerEnvironment(list, current);
+  for (const std::string& name : options_.without_environment) {
+    plan.environment.erase(
+        std::remove_if(plan.environment.begin(), plan.environment.end(),
+                       [&](const std::string& variable) {
+                         return absl::StartsWith(variable, absl::StrCat(name, "="));
+                       }),
+        plan.environment.end());
+  }
 
   const MasterDescriptors numbers;
   plan.descriptors = {{0, null.get()},

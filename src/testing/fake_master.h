@@ -52,6 +52,7 @@
 #include "posthouse/io/unique_fd.h"
 #include "posthouse/master/protocol.h"
 #include "posthouse/testing/event_wait.h"
+#include "posthouse/testing/log_collector.h"
 #include "posthouse/testing/temp_dir.h"
 
 namespace posthouse {
@@ -90,6 +91,8 @@ struct FakeMasterOptions {
   std::string main_cf;
   // Items for BuildWorkerEnvironment(), after those of a stock master's list.
   std::vector<std::string> environment;
+  // Names of variables that a stock master would set and the worker shall not find.
+  std::vector<std::string> without_environment;
 
   // The generation of the first worker (P23). The default looks different in octal.
   uint32_t first_generation = 8;
@@ -190,7 +193,6 @@ class FakeMaster {
     UniqueFd ours;
     UniqueFd theirs;
   };
-  class LogCollector;
 
   explicit FakeMaster(FakeMasterOptions options);
   absl::Status Prepare();

@@ -6,17 +6,11 @@
 //   fork           goes on in a child; the parent exits 0
 //   forever        waits for a signal                 shutdown  shuts the listen socket down
 
-#include <arpa/inet.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -24,8 +18,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
 #include "posthouse/master/protocol.h"
-
-extern char** environ;
+#include "tests/master/worker_report.h"
 
 namespace {
 
@@ -36,35 +29,7 @@ void Wait(int fd, short events) {
 }
 
 void Report(int argc, char** argv) {
-  std::string text = "arguments";
-  for (int i = 0; i < argc; ++i) text += std::string(" ") + argv[i];
-  text += "\n";
-  for (char** variable = environ; *variable != nullptr; ++variable) {
-    text += std::string("environment ") + *variable + "\n";
-  }
-  char buffer[4096];
-  text += std::string("directory ") + getcwd(buffer, sizeof(buffer)) + "\n";
-  const mode_t mask = umask(0);
-  snprintf(buffer, sizeof(buffer), "umask %03o\n", mask);
-  text += buffer;
-  for (int fd = 0; fd < 1024; ++fd) {
-    const int flags = fcntl(fd, F_GETFD);
-    if (flags < 0) continue;
-    char target[1000] = {};
-    snprintf(buffer, sizeof(buffer), "/proc/self/fd/%d", fd);
-    if (readlink(buffer, target, sizeof(target) - 1) < 0) target[0] = '\0';
-    snprintf(buffer, sizeof(buffer), "fd %d %s%s %s\n", fd, (flags & FD_CLOEXEC) ? "cloexec " : "",
-             (fcntl(fd, F_GETFL) & O_NONBLOCK) ? "nonblocking" : "blocking", target);
-    text += buffer;
-  }
-  sigset_t blocked;
-  sigprocmask(SIG_SETMASK, nullptr, &blocked);
-  for (int signal = 1; signal < 32; ++signal) {
-    struct sigaction action;
-    sigaction(signal, nullptr, &action);
-    if (action.sa_handler == SIG_IGN) text += "ignored " + std::to_string(signal) + "\n";
-    if (sigismember(&blocked, signal)) text += "blocked " + std::to_string(signal) + "\n";
-  }
+  const std::string text = posthouse::WorkerReport(argc, argv);
   if (write(2, text.data(), text.size()) < 0) _exit(9);
 }
 
