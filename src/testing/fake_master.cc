@@ -71,6 +71,7 @@ struct PreparedChild {
   char* const* environment;
   const char* directory;
   mode_t umask;
+  bool own_group;
   const std::pair<int, int>* moves;  // from, to; every `from` is above every `to`
   size_t move_count;
   const int* closes;
@@ -80,7 +81,7 @@ struct PreparedChild {
 
 // Async-signal-safe: runs between fork and exec.
 [[noreturn]] void RunChild(const PreparedChild& child) {
-  setpgid(0, 0);
+  if (child.own_group) setpgid(0, 0);
   for (size_t i = 0; i < child.close_count; ++i) os::Close(child.closes[i]);
   for (size_t i = 0; i < child.move_count; ++i) {
     if (os::Dup2(child.moves[i].first, child.moves[i].second) < 0) _exit(1);
@@ -138,6 +139,7 @@ absl::StatusOr<pid_t> StartChild(const ChildPlan& plan) {
   child.environment = environment.data();
   child.directory = plan.directory.empty() ? nullptr : plan.directory.c_str();
   child.umask = plan.umask;
+  child.own_group = plan.own_group;
   child.moves = moves.data();
   child.move_count = moves.size();
   child.closes = closes.data();
@@ -147,7 +149,7 @@ absl::StatusOr<pid_t> StartChild(const ChildPlan& plan) {
   if (pid < 0) return absl::ErrnoToStatus(errno, "fork");
   if (pid == 0) RunChild(child);
   // Also from here, so that the group exists whoever runs first.
-  setpgid(pid, pid);
+  if (plan.own_group) setpgid(pid, pid);
   return pid;
 }
 
@@ -312,12 +314,12 @@ absl::StatusOr<pid_t> FakeMaster::Spawn() {
   for (char** variable = environ; *variable != nullptr; ++variable) current.push_back(*variable);
   plan.environment = BuildWorkerEnvironment(list, current);
   for (const std::string& name : options_.without_environment) {
-    plan.environment.erase(
-        std::remove_if(plan.environment.begin(), plan.environment.end(),
-                       [&](const std::string& variable) {
-                         return absl::StartsWith(variable, absl::StrCat(name, "="));
-                       }),
-        plan.environment.end());
+    plan.environment.erase(std::remove_if(plan.environment.begin(), plan.environment.end(),
+                                          [&](const std::string& variable) {
+                                            return absl::StartsWith(variable,
+                                                                    absl::StrCat(name, "="));
+                                          }),
+                           plan.environment.end());
   }
 
   const MasterDescriptors numbers;

@@ -68,12 +68,13 @@ struct ChildPlan {
   std::map<int, int> descriptors;
   std::string directory;  // working directory; empty: ours
   mode_t umask = 077;
+  // Whether it is the leader of a process group of its own; it must be none to begin a session.
+  bool own_group = true;
   // Runs in the child just before the program starts; async-signal-safe calls only.
   std::function<void()> in_child;
 };
 
-// The child is the leader of a process group of its own. A program that cannot be run makes the
-// child exit with status 1 (P56).
+// A program that cannot be run makes the child exit with status 1 (P56).
 absl::StatusOr<pid_t> StartChild(const ChildPlan& plan);
 
 // --- The master ---

@@ -35,11 +35,10 @@ absl::Status ApplyPreset(absl::string_view preset, Candidate* candidate) {
   } else if (preset == "rewrite") {
     // D2, D11, D58.
     candidate->name = "rewrite";
-    candidate->greeting_pattern =
-        "^protocol[^a-z]trivial_rewrite_protocol[^a-z][^a-z]$";
-    candidate->request =
-        Bytes("request\0rewrite\0rule\0local\0address\0someone@example.test\0\0");
-    candidate->reply_pattern = "^flags[^a-z]0[^a-z]address[^a-z]someone@example\\.test[^a-z][^a-z]$";
+    candidate->greeting_pattern = "^protocol[^a-z]trivial_rewrite_protocol[^a-z][^a-z]$";
+    candidate->request = Bytes("request\0rewrite\0rule\0local\0address\0someone@example.test\0\0");
+    candidate->reply_pattern =
+        "^flags[^a-z]0[^a-z]address[^a-z]someone@example\\.test[^a-z][^a-z]$";
   } else if (preset == "policy") {
     // D72 to D75.
     candidate->request =

@@ -18,16 +18,16 @@ struct Candidate {
 
   // --- Of a worker ---
 
-  std::string name;            // of the service; empty: the program's last component
-  std::string request;         // one request; empty: clients only connect
-  std::string reply_pattern;   // an ECMAScript expression that a whole reply matches
+  std::string name;              // of the service; empty: the program's last component
+  std::string request;           // one request; empty: clients only connect
+  std::string reply_pattern;     // an ECMAScript expression that a whole reply matches
   std::string greeting_pattern;  // what comes before the first request; empty: nothing
-  int process_limit = 100;     // 1: it asks for -l, 0: it asks for -z
-  bool has_use_limit = true;   // false: it overrides max_use
+  int process_limit = 100;       // 1: it asks for -l, 0: it asks for -z
+  bool has_use_limit = true;     // false: it overrides max_use
   bool consumes_tokens = false;  // a flow token per connection (S51)
-  bool one_shot = true;        // serves standard input with -S
-  bool jail = true;            // works with -u and -c
-  std::string main_cf;         // more lines
+  bool one_shot = true;          // serves standard input with -S
+  bool jail = true;              // works with -u and -c
+  std::string main_cf;           // more lines
 
   // --- Of a master ---
 

@@ -4,7 +4,7 @@
 // Records go to the directory that lies beside the configuration directory under the name "probe":
 // report.PID (WorkerReport() and "service NAME"), complete when it is there, and events.PID, one
 // line per event: "accepted", "channel closed", "avail failed", "SIGTERM", "wake-up HEX",
-// "datagram HEX".
+// "datagram HEX", "wrote N" (bytes, on demand, to the status channel).
 //
 // Operands, from master.cf:
 //
@@ -21,6 +21,7 @@
 //   signal N      ends by that signal, at its default
 //   write HEX     one write to the status channel, "written" when the master has read it
 //   say PID GENERATION VALUE   the same with a message made of three numbers
+//   shutdown      ends the first listener for all who share it
 //   take N, put N, tokens      flow tokens: how many it got, put, sees
 //
 // A client that sends W and NUL is a wake-up (P66).
@@ -113,8 +114,8 @@ class Probe {
 
   [[noreturn]] void Run() {
     for (;;) {
-      std::vector<pollfd> entries = {{kNumbers.status, static_cast<short>(stubborn_ ? 0 : POLLIN),
-                                      0}};
+      std::vector<pollfd> entries = {
+          {kNumbers.status, static_cast<short>(stubborn_ ? 0 : POLLIN), 0}};
       for (int i = 0; i < line_.listeners; ++i) {
         entries.push_back({kNumbers.first_listen + i, POLLIN, 0});
       }
@@ -261,14 +262,17 @@ class Probe {
   }
 
   bool Act(int client, const std::string& line) {
-    const std::pair<std::string, std::string> words =
-        absl::StrSplit(line, absl::MaxSplits(' ', 1));
+    const std::pair<std::string, std::string> words = absl::StrSplit(line, absl::MaxSplits(' ', 1));
     const std::string& command = words.first;
     const int number = atoi(words.second.c_str());
     if (command == "pid") return Answer(client, absl::StrCat(getpid()));
     if (command == "echo") return Answer(client, words.second);
     if (command == "hold") return Hold(client);
     if (command == "exit" || command == "signal") End(command, number);
+    if (command == "shutdown") {
+      const bool done = shutdown(kNumbers.first_listen, SHUT_RDWR) == 0;
+      return Answer(client, done ? "shut down" : strerror(errno));
+    }
     if (command == "write") return Answer(client, Write(absl::HexStringToBytes(words.second)));
     if (command == "say") return Answer(client, Say(words.second));
     return Answer(client, Tokens(command, number));
@@ -308,6 +312,7 @@ class Probe {
     if (write(kNumbers.status, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) {
       return absl::StrCat("not written: ", strerror(errno));
     }
+    Event(absl::StrCat("wrote ", bytes.size()));
     // What the reader has not taken yet.
     for (int attempt = 0; attempt < 10000; ++attempt) {
       int unread = 0;

@@ -90,8 +90,8 @@ class WorkerFixture : public testing::Test {
 };
 
 // A check that has to know how to ask.
-#define POSTHOUSE_NEEDS_REQUEST()                                              \
-  if (TheCandidate().request.empty()) {                                        \
+#define POSTHOUSE_NEEDS_REQUEST()                                               \
+  if (TheCandidate().request.empty()) {                                         \
     GTEST_SKIP() << "no request is known (--request-text and --reply-pattern)"; \
   }
 
