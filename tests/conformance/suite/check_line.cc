@@ -54,14 +54,25 @@ std::string OneLine(absl::string_view text) {
   return absl::StrJoin(words, " ");
 }
 
-// The rest of the line after `key`, or of the text up to `end`.
-bool Find(absl::string_view text, absl::string_view key, absl::string_view end,
-          std::string* found) {
-  const size_t at = text.find(key);
-  if (at == absl::string_view::npos) return false;
-  absl::string_view rest = text.substr(at + key.size());
-  *found = OneLine(rest.substr(0, rest.find(end)));
-  return true;
+// "Value of: expression", "  Actual: value", "Expected: value", in any order, and other lines.
+std::string Compare(absl::string_view message) {
+  std::string value, actual, expected;
+  std::vector<absl::string_view> others;
+  for (absl::string_view line : absl::StrSplit(message, '\n')) {
+    absl::string_view text = absl::StripLeadingAsciiWhitespace(line);
+    if (absl::ConsumePrefix(&text, "Value of: ")) {
+      value = std::string(text);
+    } else if (absl::ConsumePrefix(&text, "Actual: ")) {
+      actual = std::string(text);
+    } else if (absl::ConsumePrefix(&text, "Expected: ")) {
+      expected = std::string(text);
+    } else {
+      others.push_back(text);
+    }
+  }
+  return OneLine(
+      absl::StrCat("expected ", expected, ", got ", actual, " (",
+                   absl::StrJoin(others, " ").empty() ? value : absl::StrJoin(others, " "), ")"));
 }
 
 // "Expected equality of these values:\n  expression\n    Which is: value\n  ...": two values.
@@ -97,25 +108,16 @@ std::string CheckTitle(absl::string_view test_name) {
 }
 
 std::string BriefFailure(absl::string_view message) {
-  std::string expected, actual, rest;
   std::string brief;
   if (absl::StartsWith(message, "Expected equality of these values:")) {
+    std::string rest;
     const std::vector<std::string> values = EqualValues(message, &rest);
     if (values.size() == 2) brief = absl::StrCat("expected ", values[1], ", got ", values[0]);
-  } else if (Find(message, "\nExpected: ", "\n", &expected) &&
-             Find(message, "\n  Actual: ", "\n", &actual)) {
-    std::string value;
-    Find(message, "Value of: ", "\nExpected: ", &value);
-    const size_t at = message.find("\n  Actual: ");
-    const size_t end = message.find('\n', at + 1);
-    rest = absl::StrCat(value, " ", end == absl::string_view::npos ? "" : message.substr(end));
-    brief = absl::StrCat("expected ", expected, ", got ", actual);
+    if (!brief.empty() && !rest.empty()) absl::StrAppend(&brief, " (", rest, ")");
+  } else if (absl::StartsWith(message, "Value of: ")) {
+    brief = Compare(message);
   }
-  if (brief.empty()) {
-    brief = OneLine(message);
-  } else if (!OneLine(rest).empty()) {
-    absl::StrAppend(&brief, " (", OneLine(rest), ")");
-  }
+  if (brief.empty()) brief = OneLine(message);
   if (brief.size() > kMaxBriefFailure) brief = brief.substr(0, kMaxBriefFailure) + "...";
   return brief;
 }

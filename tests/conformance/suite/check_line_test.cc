@@ -24,6 +24,8 @@ TEST(BriefFailureTest, NamesWhatWasExpectedAndWhatCame) {
             "expected 12, got 11 (the first message)");
   EXPECT_EQ(BriefFailure("Value of: Running(pid_)\n  Actual: false\nExpected: true"),
             "expected true, got false (Running(pid_))");
+  EXPECT_EQ(BriefFailure("Value of: Running(pid_)\n  Actual: false\nExpected: true\nit has ended"),
+            "expected true, got false (it has ended)");
   EXPECT_EQ(BriefFailure("Failed\n  it is gone"), "Failed it is gone");
 }
 

@@ -353,6 +353,12 @@ Totals RunInParts(const std::string& filter, const Settings& settings, char* pro
   return all;
 }
 
+int Sum(const Totals& totals) {
+  int sum = 0;
+  for (const Counts& counts : totals.groups) sum += counts.passed + counts.failed + counts.skipped;
+  return sum;
+}
+
 std::string CountLine(const Counts& counts) {
   return absl::StrCat(counts.passed, " passed, ", counts.failed, " failed, ", counts.skipped,
                       " skipped");
@@ -372,6 +378,7 @@ int Main(int argc, char** argv) {
   const Totals totals =
       alone ? RunHere(filter, settings, argv[0]) : RunInParts(filter, settings, argv[0]);
   if (settings.list) return 0;
+  if (Sum(totals) == 0) Refuse("no check is selected");
   if (settings.beyond) PrintLine("beyond: " + CountLine(totals.groups[1]));
   if (settings.contract) PrintLine(CountLine(totals.groups[0]));
   return totals.groups[0].failed + totals.groups[1].failed > 0 ? 1 : 0;

@@ -19,6 +19,7 @@ class BeyondMaster : public MasterFixture {
     Connection client = master_.Connect(name);
     client.set_limit(bound);
     EXPECT_EQ(Ask(client, "echo served"), "served") << name;
+    EXPECT_EQ(Settle(client), "settled");
   }
 };
 
@@ -45,6 +46,7 @@ TEST_F(BeyondMaster, F70_AMessageInTheNameOfASiblingIsIgnored) {
   const Report report = OnlyReport("a");
   Connection sibling = master_.Connect("private/a");
   EXPECT_EQ(Ask(sibling, "echo x"), "x");
+  EXPECT_EQ(Settle(sibling), "settled");
   // The first one is busy, whatever the second says.
   ASSERT_EQ(Ask(sibling, absl::StrCat("!say ", report.pid, " ", report.generation, " 1")),
             "written");
@@ -69,6 +71,8 @@ TEST_F(BeyondMaster, F71_ACutMessageOfOneWorkerDoesNotSpoilThoseOfAnother) {
   ASSERT_TRUE(second.Write("!write 0102030405060708090a0b\n").ok());
   ASSERT_TRUE(Eventually(kBound, [&] { return master_.HasEvent(report.pid, "wrote 11"); }));
   ASSERT_EQ(Release(first), "done");
+  // Behind this AVAIL is in the channel.
+  ASSERT_EQ(Ask(first, "!echo x"), "x");
   master_.Continue();
   EXPECT_EQ(second.ReadLine().value_or("no answer"), "written");
   EXPECT_FALSE(StartsAnother("a", {first_pid, report.pid})) << "AVAIL was not understood";
@@ -106,6 +110,13 @@ TEST_F(BeyondMaster, MO2_F90_AnAddressThatCannotBeBoundLeavesTheRestAtWork) {
   ExpectServes("private/a");
   ExpectServes("private/b");
   EXPECT_TRUE(master_.Running());
+}
+
+TEST_F(BeyondMaster, F95_AFileInThePlaceOfASocketIsLeftAloneAndReported) {
+  const std::string path = master_.scratch().WriteFile("spool/private/a", "somebody's");
+  master_.SetServices(kTwo);
+  EXPECT_EQ(master_.Run({"-w"}), "exit 1");
+  EXPECT_EQ(ReadFileOrEmpty(path), "somebody's");
 }
 
 TEST_F(BeyondMaster, MO6_M106_ARemovedServiceThatDoesNotEndDelaysNobody) {

@@ -42,6 +42,12 @@ class MasterFixture : public testing::Test {
     EXPECT_EQ(reports.size(), 1u) << "processes of service " << service;
     return reports.empty() ? Report() : reports.back();
   }
+  // Of the process that started last.
+  Report LastReport(absl::string_view service) {
+    const std::vector<Report> reports = master_.Reports(service);
+    EXPECT_FALSE(reports.empty()) << "no process of service " << service;
+    return reports.empty() ? Report() : reports.back();
+  }
   // A client that keeps its worker TAKEN until it writes another line.
   Connection Hold(absl::string_view service) {
     Connection client = master_.Connect(service);
@@ -49,6 +55,8 @@ class MasterFixture : public testing::Test {
     return client;
   }
   static std::string Release(Connection& client) { return Ask(client, "go"); }
+  // An answer comes before the AVAIL behind it: this waits until the master has read that.
+  static std::string Settle(Connection& client) { return Ask(client, "!settle"); }
   size_t Starts(absl::string_view service) { return master_.Reports(service).size(); }
   bool StaysAt(absl::string_view service, size_t starts) {
     return Throughout(kAWhile, [&] { return Starts(service) == starts; });
@@ -56,7 +64,7 @@ class MasterFixture : public testing::Test {
   // Whether a connection makes the master start one more worker, as it does when it believes that
   // all are taken. These workers are stopped meanwhile, so that none of them is faster.
   bool StartsAnother(absl::string_view service, const std::vector<pid_t>& stopped);
-  // Whether a worker has ended.
+  // Whether a worker has ended and its parent has noticed.
   static bool Gone(pid_t pid);
   // Reloads with these services and a new one, and returns when that is there.
   void ReloadWith(const std::string& services, const std::string& parameters = "");

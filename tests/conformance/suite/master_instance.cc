@@ -74,6 +74,12 @@ void InstallProbe(const std::string& directory) {
   chmod((directory + "/probe").c_str(), 0755);
 }
 
+template <typename Map>
+std::string Find(const Map& map, const typename Map::key_type& key) {
+  const auto found = map.find(key);
+  return found == map.end() ? "" : found->second;
+}
+
 Report ParseReport(const std::string& text) {
   Report report;
   for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
@@ -102,10 +108,10 @@ Report ParseReport(const std::string& text) {
 
 }  // namespace
 
-std::string Report::line(const std::string& kind) const {
-  const auto found = lines.find(kind);
-  return found == lines.end() ? "" : found->second;
-}
+std::string Report::line(const std::string& kind) const { return Find(lines, kind); }
+std::string Report::variable(const std::string& name) const { return Find(environment, name); }
+std::string Report::descriptor(int fd) const { return Find(descriptors, fd); }
+std::string Report::socket(int fd) const { return Find(sockets, fd); }
 
 std::string Ask(Connection& client, absl::string_view line) {
   const absl::StatusOr<std::string> answer = client.Ask(line);
@@ -133,7 +139,7 @@ MasterInstance::MasterInstance()
     chmod(Queue("public").c_str(), 02710);
   }
   InstallProbe(scratch_.Path("libexec"));
-  absl::StatusOr<std::unique_ptr<LogCollector>> log = LogCollector::Create(scratch_.Path("log"));
+  absl::StatusOr<std::unique_ptr<LogCollector>> log = LogCollector::Create(Queue("public/postlog"));
   if (log.ok()) log_ = *std::move(log);
   SetParameters("");
 }
@@ -215,7 +221,7 @@ pid_t MasterInstance::Launch(const std::vector<std::string>& options) {
   plan.arguments.insert(plan.arguments.end(), options.begin(), options.end());
   plan.environment = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=de_DE.UTF-8", "TZ=UTC",
                       absl::StrCat(kMark, "=", scratch_.path()),
-                      absl::StrCat("POSTLOG_SERVICE=", scratch_.Path("log"))};
+                      absl::StrCat("POSTLOG_SERVICE=", Queue("public/postlog"))};
   for (const char* name : {"ASAN_OPTIONS", "UBSAN_OPTIONS", "POSTHOUSE_SUITE"}) {
     if (getenv(name) != nullptr) plan.environment.push_back(absl::StrCat(name, "=", getenv(name)));
   }

@@ -49,6 +49,10 @@ struct Report {
 
   // The only line of that kind; "" when there is none.
   std::string line(const std::string& kind) const;
+  // "" for what is not there.
+  std::string variable(const std::string& name) const;
+  std::string descriptor(int fd) const;
+  std::string socket(int fd) const;
 };
 
 class MasterInstance {

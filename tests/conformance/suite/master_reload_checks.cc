@@ -29,7 +29,7 @@ class MasterReload : public MasterFixture {
     return stat(master_.Queue(name).c_str(), &status) == 0 ? status.st_ino : 0;
   }
   std::string LastArguments(const std::string& service) {
-    return absl::StrJoin(master_.Reports(service).back().arguments, "|");
+    return absl::StrJoin(LastReport(service).arguments, "|");
   }
 };
 
@@ -125,7 +125,7 @@ TEST_F(MasterReload, M108_P23_TheGenerationGoesOn) {
   ASSERT_TRUE(Gone(old.pid));
   Connection client = master_.Connect("private/a");
   EXPECT_EQ(Ask(client, "echo x"), "x");
-  EXPECT_EQ(master_.Reports("a").back().generation, old.generation + 1);
+  EXPECT_EQ(LastReport("a").generation, old.generation + 1);
 }
 
 TEST_F(MasterReload, P3_TheFlowPipeAndItsTokensStay) {
@@ -137,7 +137,7 @@ TEST_F(MasterReload, P3_TheFlowPipeAndItsTokensStay) {
   ASSERT_TRUE(Gone(old.pid));
   Connection next = master_.Connect("private/a");
   EXPECT_EQ(Ask(next, "tokens"), "7");
-  EXPECT_EQ(master_.Reports("a").back().descriptors.at(3), old.descriptors.at(3));
+  EXPECT_EQ(LastReport("a").descriptor(3), old.descriptor(3));
 }
 
 TEST_F(MasterReload, M109_M110_AServiceThatChangesItsTypeEndsWithTheNewSocketOnDisk) {
@@ -185,7 +185,7 @@ TEST_F(MasterReload, M112_AnotherDaemonDirectoryApplies) {
   ReloadWith(kOne, absl::StrCat("daemon_directory = ", other, "\n"));
   Connection client = master_.Connect("private/a");
   EXPECT_EQ(Ask(client, "echo x"), "x");
-  const absl::optional<ProcessInfo> worker = InspectProcess(master_.Reports("a").back().pid);
+  const absl::optional<ProcessInfo> worker = InspectProcess(LastReport("a").pid);
   ASSERT_TRUE(worker.has_value());
   EXPECT_EQ(worker->executable, other + "/probe");
 }

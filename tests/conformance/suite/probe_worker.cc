@@ -21,6 +21,7 @@
 //   signal N      ends by that signal, at its default
 //   write HEX     one write to the status channel, "written" when the master has read it
 //   say PID GENERATION VALUE   the same with a message made of three numbers
+//   settle        answers "settled" when the master has read all messages
 //   shutdown      ends the first listener for all who share it
 //   take N, put N, tokens      flow tokens: how many it got, put, sees
 //
@@ -273,6 +274,7 @@ class Probe {
       const bool done = shutdown(kNumbers.first_listen, SHUT_RDWR) == 0;
       return Answer(client, done ? "shut down" : strerror(errno));
     }
+    if (command == "settle") return Answer(client, AwaitReader("settled"));
     if (command == "write") return Answer(client, Write(absl::HexStringToBytes(words.second)));
     if (command == "say") return Answer(client, Say(words.second));
     return Answer(client, Tokens(command, number));
@@ -313,11 +315,15 @@ class Probe {
       return absl::StrCat("not written: ", strerror(errno));
     }
     Event(absl::StrCat("wrote ", bytes.size()));
-    // What the reader has not taken yet.
+    return AwaitReader("written");
+  }
+
+  // Waits until the master has taken everything from the channel; `done` then.
+  static std::string AwaitReader(const std::string& done) {
     for (int attempt = 0; attempt < 10000; ++attempt) {
       int unread = 0;
       if (ioctl(kNumbers.status, SIOCOUTQ, &unread) != 0) return "SIOCOUTQ failed";
-      if (unread == 0) return "written";
+      if (unread == 0) return done;
       usleep(1000);
     }
     return "never read";

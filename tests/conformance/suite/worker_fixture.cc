@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#include <cstdlib>
+#include <algorithm>
 #include <regex>
 
 #include "absl/status/statusor.h"
@@ -26,26 +26,40 @@ bool ServiceClient::Send(absl::string_view data) {
   return true;
 }
 
+// False at the end of the connection, of the time, or of the last worker.
+bool ServiceClient::Fill(absl::Time end) {
+  constexpr absl::Duration kLook = absl::Milliseconds(200);
+  while (!WaitForEvents(fd_.get(), POLLIN, std::min(kLook, end - absl::Now()))) {
+    if (absl::Now() >= end || (served_ && !served_())) return false;
+  }
+  char data[65536];
+  const ssize_t got = recv(fd_.get(), data, sizeof(data), 0);
+  if (got > 0) buffer_.append(data, static_cast<size_t>(got));
+  return got > 0;
+}
+
 std::string ServiceClient::ReadUntil(const std::string& pattern, absl::Duration bound) {
   const std::regex expression(pattern);
   const absl::Time end = absl::Now() + bound;
-  while (!std::regex_search(buffer_, expression)) {
+  size_t looked_at = 0;
+  for (;;) {
+    while (looked_at < buffer_.size()) {
+      if (!std::regex_search(buffer_.substr(0, ++looked_at), expression)) continue;
+      buffer_.erase(0, looked_at);
+      return "";
+    }
+    if (Fill(end)) continue;
     const std::string so_far =
         buffer_.empty() ? "nothing" : absl::StrCat("\"", absl::CEscape(buffer_), "\"");
-    if (!WaitForEvents(fd_.get(), POLLIN, end - absl::Now())) return so_far + " and then silence";
-    char data[65536];
-    const ssize_t got = recv(fd_.get(), data, sizeof(data), 0);
-    if (got <= 0) return so_far + " and then the end of the connection";
-    buffer_.append(data, static_cast<size_t>(got));
+    const bool closed = WaitForEvents(fd_.get(), POLLIN, absl::ZeroDuration());
+    return so_far + (closed ? " and then the end of the connection" : " and then silence");
   }
-  buffer_.clear();
-  return "";
 }
 
-std::string ServiceClient::Greeting() {
+std::string ServiceClient::Greeting(absl::Duration bound) {
   if (greeted_ || TheCandidate().greeting_pattern.empty()) return "";
   greeted_ = true;
-  const std::string wrong = ReadUntil(TheCandidate().greeting_pattern, kGenerousBound);
+  const std::string wrong = ReadUntil(TheCandidate().greeting_pattern, bound);
   return wrong.empty() ? "" : absl::StrCat("instead of the greeting: ", wrong);
 }
 
@@ -114,11 +128,20 @@ pid_t WorkerFixture::Spawn() {
 ServiceClient WorkerFixture::Connect(int listen_socket) {
   absl::StatusOr<UniqueFd> fd = master_->Connect(listen_socket);
   EXPECT_TRUE(fd.ok()) << fd.status();
-  return ServiceClient(fd.ok() ? *std::move(fd) : UniqueFd());
+  return ServiceClient(fd.ok() ? *std::move(fd) : UniqueFd(), [this] {
+    master_->Pump();
+    return !master_->running().empty();
+  });
+}
+
+bool WorkerFixture::WaitWhileRunning(const std::function<bool()>& condition) {
+  bool holds = false;
+  master_->WaitUntil([&] { return (holds = condition()) || master_->running().empty(); });
+  return holds;
 }
 
 bool WorkerFixture::AllAccepted(int listen_socket) {
-  return master_->WaitUntil([&] {
+  return WaitWhileRunning([&] {
     pollfd entry = {master_->listen_fd(listen_socket), POLLIN, 0};
     return poll(&entry, 1, 0) == 0;
   });
@@ -151,7 +174,7 @@ std::string WorkerFixture::End(pid_t pid, absl::Duration bound) {
 }
 
 bool WorkerFixture::HasDescriptors(size_t count) {
-  return master_->WaitUntil([&] { return DescriptorCount() == count; });
+  return WaitWhileRunning([&] { return DescriptorCount() == count; });
 }
 
 void WorkerFixture::Stop(pid_t pid) {

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -27,13 +28,15 @@ namespace posthouse::conformance {
 // was wrong.
 class ServiceClient {
  public:
-  explicit ServiceClient(UniqueFd fd) : fd_(std::move(fd)) {}
+  // `served` tells whether anybody is there to answer: nobody is waited for who has ended.
+  explicit ServiceClient(UniqueFd fd, std::function<bool()> served = nullptr)
+      : fd_(std::move(fd)), served_(std::move(served)) {}
 
   int fd() const { return fd_.get(); }
   bool Send(absl::string_view data);
   // The greeting, where the candidate has one.
-  std::string Greeting();
-  // What comes until it matches the pattern of a reply.
+  std::string Greeting(absl::Duration bound = kGenerousBound);
+  // The shortest that matches the pattern of a reply; what comes behind it is kept.
   std::string Reply(absl::Duration bound = kGenerousBound);
   // The greeting if it is still to come, one request, its reply.
   std::string Ask();
@@ -43,8 +46,10 @@ class ServiceClient {
 
  private:
   std::string ReadUntil(const std::string& pattern, absl::Duration bound);
+  bool Fill(absl::Time end);
 
   UniqueFd fd_;
+  std::function<bool()> served_;
   std::string buffer_;
   bool greeted_ = false;
 };
@@ -80,6 +85,8 @@ class WorkerFixture : public testing::Test {
   size_t DescriptorCount() { return FdSnapshot::TakeOf(pid_).size(); }
   // Whether the worker has as many descriptors as that within the bound.
   bool HasDescriptors(size_t count);
+  // WaitUntil() of the master that gives up when the last worker has ended.
+  bool WaitWhileRunning(const std::function<bool()>& condition);
   void Stop(pid_t pid);
   void Continue(pid_t pid);
 
