@@ -48,7 +48,10 @@ bool Serve(int client) {
     length = read(client, bytes, sizeof(bytes));
     if (length <= 0 || send(client, bytes, static_cast<size_t>(length), MSG_NOSIGNAL) < 0) break;
   } while (bytes[length - 1] != '\n');
-  if (flaw == "late") Tell(0);
+  if (flaw == "late") {
+    usleep(50000);
+    Tell(0);
+  }
   Tell(1);
   return length > 0;
 }

@@ -210,7 +210,7 @@ TEST_F(MasterChild, P10_M16_M65_TheEnvironmentIsTheImportListAndWhatTheMasterAdd
 TEST_F(MasterChild, C76_TheImportListMaySetVariables) {
   const Report report =
       StartOne("a unix - n n - 2 probe\n",
-               "import_environment = MAIL_CONFIG COLOUR=green {TASTE=sweet and sour} PATH\n");
+               "import_environment = MAIL_CONFIG COLOUR=green { TASTE = sweet and sour } PATH\n");
   EXPECT_EQ(report.variable("COLOUR"), "green");
   EXPECT_EQ(report.variable("TASTE"), "sweet and sour");
   EXPECT_TRUE(report.environment.count("PATH"));
