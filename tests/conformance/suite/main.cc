@@ -135,7 +135,7 @@ std::string OwnDirectory() {
 }
 
 [[noreturn]] void Refuse(const std::string& reason) {
-  fprintf(stderr, "conformance: %s\n%s", reason.c_str(), kUsage);
+  fprintf(stderr, "conformance: %s (conformance --help tells more)\n", reason.c_str());
   exit(2);
 }
 

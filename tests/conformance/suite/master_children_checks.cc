@@ -78,7 +78,9 @@ TEST_F(MasterChild, P1_P2_FindsTheDocumentedDescriptorsAndNoOthers) {
   EXPECT_EQ(numbers, (std::vector<int>{0, 1, 2, 3, 4, 5, 6}));
   for (const auto& [fd, what] : report.descriptors) {
     EXPECT_FALSE(absl::StrContains(what, "cloexec")) << fd << " " << what;
-    if (fd <= 2) EXPECT_TRUE(absl::StrContains(what, "/dev/null")) << fd << " " << what;
+    if (fd <= 2) {
+      EXPECT_TRUE(absl::StrContains(what, "/dev/null")) << fd << " " << what;
+    }
   }
 }
 

@@ -93,7 +93,9 @@ TEST_F(MasterStart, P2_M57_HasNothingOpenThatAProgramCouldInherit) {
   const absl::optional<ProcessInfo> info = InspectProcess(master_.pid());
   ASSERT_TRUE(info.has_value());
   for (const auto& [fd, flags] : info->descriptor_flags) {
-    if (fd > 2) EXPECT_TRUE(flags & O_CLOEXEC) << fd << " is " << info->descriptors.at(fd);
+    if (fd > 2) {
+      EXPECT_TRUE(flags & O_CLOEXEC) << fd << " is " << info->descriptors.at(fd);
+    }
   }
 }
 

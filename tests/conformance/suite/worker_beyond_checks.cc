@@ -145,7 +145,9 @@ TEST_F(BeyondWorker, SO4_AShortageOfDescriptorsEndsNobody) {
   ExpectServed(first);
   std::vector<ServiceClient> many;
   for (int i = 0; i < 40; ++i) many.push_back(Connect());
-  if (HasRequest()) EXPECT_EQ(first.Ask(), "");
+  if (HasRequest()) {
+    EXPECT_EQ(first.Ask(), "");
+  }
   many.clear();
   ExpectServes();
   EXPECT_TRUE(Running(pid_));

@@ -631,7 +631,9 @@ TEST_F(WorkerClients, F8_BeingStoppedAndContinuedChangesNothing) {
     Stop(pid_);
     Continue(pid_);
   }
-  if (HasRequest()) EXPECT_EQ(client.Ask(), "");
+  if (HasRequest()) {
+    EXPECT_EQ(client.Ask(), "");
+  }
   ExpectServes();
   EXPECT_TRUE(Running(pid_));
 }
