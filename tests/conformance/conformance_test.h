@@ -29,7 +29,7 @@ inline bool Full() { return getenv("POSTHOUSE_FULL") != nullptr; }
 class ConformanceTest : public testing::Test {
  protected:
   void SetUp() override {
-    absl::StatusOr<std::unique_ptr<StockInstance>> created = StockInstance::Create();
+    absl::StatusOr<std::unique_ptr<StockInstance>> created = StockInstance::Create(Options());
     if (absl::IsUnavailable(created.status())) GTEST_SKIP() << created.status();
     ASSERT_TRUE(created.ok()) << created.status();
     instance_ = *std::move(created);
@@ -46,6 +46,9 @@ class ConformanceTest : public testing::Test {
     if (HasFailure()) std::cerr << "The log of the instance:\n" << instance_->Log();
     instance_.reset();
   }
+
+  // What the instance is made of.
+  virtual StockInstanceOptions Options() const { return {}; }
 
   void Install(const std::string& name, absl::string_view runfile) {
     ASSERT_EQ(instance_->AddProgram(name, Runfile(runfile)), absl::OkStatus());

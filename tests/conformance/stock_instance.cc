@@ -16,6 +16,7 @@
 #include <regex>
 #include <sstream>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -29,7 +30,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kStockDaemons[] = "/usr/lib/postfix/sbin";
+constexpr char kCommands[] = "/usr/sbin/";
 constexpr char kPostfixCommand[] = "/usr/sbin/postfix";
+constexpr char kDebianMainCf[] = "/usr/share/postfix/main.cf.debian";
+constexpr char kDebianMasterCf[] = "/usr/share/postfix/master.cf.dist";
 constexpr absl::Duration kCommandBound = absl::Seconds(60);
 
 // What the guard does once its standard input ends: the instance's processes are found as the test
@@ -86,13 +90,21 @@ void MakeOld(const std::string& path) {
 
 // As the kernel's table has it: a connection made to find out would count with smtpd and anvil.
 bool IsListening(int port) {
-  const std::string wanted = absl::StrFormat("0100007F:%04X 00000000:0000 0A", port);
-  std::ifstream table("/proc/net/tcp");
+  std::ifstream table("/proc/self/net/tcp");
   std::string line;
   while (std::getline(table, line)) {
-    if (line.find(wanted) != std::string::npos) return true;
+    for (const char* address : {"0100007F", "00000000"}) {
+      const std::string wanted = absl::StrFormat("%s:%04X 00000000:0000 0A", address, port);
+      if (line.find(wanted) != std::string::npos) return true;
+    }
   }
   return false;
+}
+
+std::string ReadFile(const std::string& path) {
+  std::stringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
 }
 
 int CountFiles(const std::string& directory) {
@@ -108,39 +120,32 @@ int CountFiles(const std::string& directory) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<StockInstance>> StockInstance::Create() {
+absl::StatusOr<std::unique_ptr<StockInstance>> StockInstance::Create(
+    const StockInstanceOptions& options) {
   if (geteuid() != 0) return absl::UnavailableError("a private Postfix needs root");
   if (access(kPostfixCommand, X_OK) != 0 || access(kStockDaemons, X_OK) != 0) {
     return absl::UnavailableError("Postfix is not installed");
   }
   BecomeSubreaper();
   std::unique_ptr<StockInstance> instance(new StockInstance);
-  if (absl::Status status = instance->Prepare(); !status.ok()) return status;
+  if (absl::Status status = instance->Prepare(options); !status.ok()) return status;
   return instance;
 }
 
-absl::Status StockInstance::Prepare() {
+absl::Status StockInstance::Prepare(const StockInstanceOptions& options) {
   char scratch[] = "/tmp/posthouse.XXXXXX";  // Short: socket paths end at 107 bytes.
   if (mkdtemp(scratch) == nullptr) return absl::ErrnoToStatus(errno, "mkdtemp");
   directory_ = scratch;
   if (absl::Status status = StartGuard(); !status.ok()) return status;
   chmod(scratch, 0755);
-  const passwd* owner = getpwnam(kMailOwner);
-  if (owner == nullptr) return absl::UnavailableError("no account postfix");
-  const uid_t owner_id = owner->pw_uid;
-  const passwd* box = getpwnam("nobody");
-  if (box == nullptr) return absl::UnavailableError("no account nobody");
-  for (const char* name : {"etc", "sbin", "spool", "data", "log", "mail", "mail/box"}) {
-    mkdir(absl::StrCat(directory_, "/", name).c_str(), 0755);
-  }
-  const std::string data = data_directory();
-  if (chown(data.c_str(), owner_id, static_cast<gid_t>(-1)) != 0 ||
-      chown((directory_ + "/mail/box").c_str(), box->pw_uid, box->pw_gid) != 0) {
-    return absl::ErrnoToStatus(errno, "chown");
-  }
-  chmod(data.c_str(), 0700);
+  box_ = options.debian_configuration ? "nobody" : "box";
+  if (absl::Status status = PrepareDirectories(); !status.ok()) return status;
   for (const fs::directory_entry& entry : fs::directory_iterator(kStockDaemons)) {
     absl::Status status = AddProgram(entry.path().filename(), entry.path());
+    if (!status.ok()) return status;
+  }
+  if (!options.master_program.empty()) {
+    absl::Status status = AddProgram("master", options.master_program);
     if (!status.ok()) return status;
   }
 
@@ -148,16 +153,50 @@ absl::Status StockInstance::Prepare() {
   WriteFile(log_file(), "");
   chmod(log_file().c_str(), 0666);
 
-  smtp_port_ = FreePort();
   parameters_ = {
-      {"compatibility_level", "3.6"},
       {"queue_directory", queue_directory()},
-      {"data_directory", data},
+      {"data_directory", data_directory()},
       {"daemon_directory", directory_ + "/sbin"},
       {"mail_owner", kMailOwner},
       {"maillog_file_prefixes", directory_},
       {"maillog_file", log_file()},
       {"myhostname", "instance.example.test"},
+  };
+  if (getenv("ASAN_OPTIONS") != nullptr) {
+    // The look for leaks at exit needs rights that an unprivileged process in a jail lacks.
+    parameters_["import_environment"] =
+        "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME "
+        "ASAN_OPTIONS=detect_leaks=0";
+  }
+  if (options.debian_configuration) return UseDebianConfiguration();
+  UseOwnConfiguration();
+  return absl::OkStatus();
+}
+
+absl::Status StockInstance::PrepareDirectories() {
+  const passwd* owner = getpwnam(kMailOwner);
+  if (owner == nullptr) return absl::UnavailableError("no account postfix");
+  const uid_t owner_id = owner->pw_uid;
+  const passwd* box = getpwnam("nobody");
+  if (box == nullptr) return absl::UnavailableError("no account nobody");
+  for (const std::string& name :
+       {std::string("etc"), std::string("sbin"), std::string("spool"), std::string("data"),
+        std::string("log"), std::string("mail"), "mail/" + box_}) {
+    mkdir(absl::StrCat(directory_, "/", name).c_str(), 0755);
+  }
+  if (chown(data_directory().c_str(), owner_id, static_cast<gid_t>(-1)) != 0 ||
+      chown(maildir().c_str(), box->pw_uid, box->pw_gid) != 0) {
+    return absl::ErrnoToStatus(errno, "chown");
+  }
+  chmod(data_directory().c_str(), 0700);
+  return absl::OkStatus();
+}
+
+void StockInstance::UseOwnConfiguration() {
+  const passwd* box = getpwnam("nobody");
+  smtp_port_ = FreePort();
+  parameters_.insert({
+      {"compatibility_level", "3.6"},
       {"mydestination", ""},
       {"inet_interfaces", "loopback-only"},
       {"inet_protocols", "ipv4"},
@@ -178,16 +217,54 @@ absl::Status StockInstance::Prepare() {
       {"virtual_uid_maps", absl::StrCat("static:", box->pw_uid)},
       {"virtual_gid_maps", absl::StrCat("static:", box->pw_gid)},
       {"smtpd_relay_restrictions", "permit_mynetworks, reject"},
-  };
-  if (getenv("ASAN_OPTIONS") != nullptr) {
-    // The look for leaks at exit needs rights that an unprivileged process in a jail lacks.
-    parameters_["import_environment"] =
-        "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME "
-        "ASAN_OPTIONS=detect_leaks=0";
-  }
+  });
   for (const char* service : kServices) SetService(service);
   SetService(absl::StrCat("127.0.0.1:", smtp_port_, " inet n - n - - smtpd"));
   WriteMainCf();
+}
+
+absl::Status StockInstance::UseDebianConfiguration() {
+  smtp_port_ = 25;
+  for (const std::string& file : {std::string(kDebianMainCf), std::string(kDebianMasterCf)}) {
+    if (access(file.c_str(), R_OK) != 0) return absl::UnavailableError("Debian has no " + file);
+  }
+  master_cf_ = ReadFile(kDebianMasterCf);
+  for (absl::string_view line : absl::StrSplit(ReadFile(kDebianMainCf), '\n')) {
+    const std::pair<std::string, std::string> setting =
+        absl::StrSplit(line, absl::MaxSplits('=', 1));
+    if (line.empty() || line[0] == '#' || setting.second.empty()) continue;
+    parameters_[std::string(absl::StripAsciiWhitespace(setting.first))] =
+        std::string(absl::StripAsciiWhitespace(setting.second));
+  }
+  const std::string aliases = config_directory() + "/aliases";
+  parameters_.insert({
+      // What Debian's installation asks for and adds.
+      {"smtpd_relay_restrictions",
+       "permit_mynetworks permit_sasl_authenticated defer_unauth_destination"},
+      {"alias_maps", "hash:" + aliases},
+      {"alias_database", "hash:" + aliases},
+      {"mydestination", "$myhostname, localhost.localdomain, localhost"},
+      {"relayhost", ""},
+      {"mynetworks", "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"},
+      {"mailbox_size_limit", "0"},
+      {"recipient_delimiter", "+"},
+      {"inet_interfaces", "all"},
+      {"inet_protocols", "all"},
+      // The boxes of the instance instead of those of the machine.
+      {"mail_spool_directory", directory_ + "/mail/"},
+  });
+  WriteMainCf();
+  WriteMasterCf();
+  WriteFile(aliases, "postmaster: nobody\n");
+  std::string said;
+  if (Run({"postalias", "hash:" + aliases}, &said) != 0) return absl::InternalError(said);
+  // As Debian's start script fills the jail.
+  for (const char* name : {"services", "hosts", "nsswitch.conf", "localtime", "resolv.conf"}) {
+    fs::create_directories(queue_directory() + "/etc");
+    std::error_code absent;
+    fs::copy_file(absl::StrCat("/etc/", name), absl::StrCat(queue_directory(), "/etc/", name),
+                  absent);
+  }
   return absl::OkStatus();
 }
 
@@ -274,24 +351,38 @@ void StockInstance::WriteMainCf() const {
 }
 
 void StockInstance::WriteMasterCf() const {
-  std::string text;
+  std::string text = master_cf_;
   for (const auto& [key, line] : services_) absl::StrAppend(&text, line, "\n");
   WriteFile(config_directory() + "/master.cf", text);
 }
 
-absl::Status StockInstance::Postfix(const std::string& command) {
+int StockInstance::Run(const std::vector<std::string>& command, std::string* said,
+                       const std::string& input) {
+  // env(1) gives the one variable to commands that take no -c.
+  std::vector<std::string> words = {"/usr/bin/env", "MAIL_CONFIG=" + config_directory()};
+  words.push_back(kCommands + command.at(0));
+  words.insert(words.end(), command.begin() + 1, command.end());
   const std::string output = directory_ + "/log/command";
-  const int status =
-      RunCommand({kPostfixCommand, "-c", config_directory(), command}, output, kCommandBound);
+  fs::remove(output);
+  const int status = RunCommand(words, output, kCommandBound, input);
+  if (said != nullptr) absl::StrAppend(said, ReadFile(output));
+  return status;
+}
+
+int StockInstance::Postfix(const std::string& command) {
+  return Run({"postfix", "-c", config_directory(), command});
+}
+
+absl::Status StockInstance::MustPostfix(const std::string& command) {
+  std::string said;
+  const int status = Run({"postfix", "-c", config_directory(), command}, &said);
   if (status == 0) return absl::OkStatus();
-  std::stringstream said;
-  said << std::ifstream(output).rdbuf();
   return absl::InternalError(
-      absl::StrCat("postfix ", command, ": status ", status, "\n", said.str(), Log()));
+      absl::StrCat("postfix ", command, ": status ", status, "\n", said, Log()));
 }
 
 absl::Status StockInstance::Start() {
-  if (absl::Status status = Postfix("start"); !status.ok()) return status;
+  if (absl::Status status = MustPostfix("start"); !status.ok()) return status;
   if (!Eventually(kCommandBound, [&] { return IsListening(smtp_port_); })) {
     return absl::DeadlineExceededError("smtpd does not listen\n" + Log());
   }
@@ -300,12 +391,12 @@ absl::Status StockInstance::Start() {
 
 absl::Status StockInstance::Reload() {
   const size_t mark = LogMark();
-  if (absl::Status status = Postfix("reload"); !status.ok()) return status;
+  if (absl::Status status = MustPostfix("reload"); !status.ok()) return status;
   return WaitForLog("master\\[[0-9]+\\]: reload -- version", kCommandBound, mark).status();
 }
 
 absl::Status StockInstance::Stop() {
-  if (absl::Status status = Postfix("stop"); !status.ok()) return status;
+  if (absl::Status status = MustPostfix("stop"); !status.ok()) return status;
   if (!AllGone(kCommandBound)) return absl::DeadlineExceededError("processes are left after stop");
   return absl::OkStatus();
 }
@@ -326,11 +417,7 @@ pid_t StockInstance::MasterPid() const {
   return EnvironmentVariable(pid, "MAIL_CONFIG") == config_directory() ? pid : 0;
 }
 
-std::string StockInstance::Log() const {
-  std::stringstream text;
-  text << std::ifstream(log_file()).rdbuf();
-  return text.str();
-}
+std::string StockInstance::Log() const { return ReadFile(log_file()); }
 
 size_t StockInstance::LogMark() const { return Log().size(); }
 
@@ -386,7 +473,7 @@ std::vector<pid_t> StockInstance::Processes(absl::string_view program) const {
   return found;
 }
 
-int StockInstance::MailCount() const { return CountFiles(directory_ + "/mail/box/new"); }
+int StockInstance::MailCount() const { return CountFiles(maildir() + "/new"); }
 
 int StockInstance::QueueCount() const {
   int count = 0;

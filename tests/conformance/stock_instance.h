@@ -37,9 +37,19 @@
 
 namespace posthouse::conformance {
 
+struct StockInstanceOptions {
+  // Stands in the place of the stock master; empty: the stock one.
+  std::string master_program;
+  // Debian's own main.cf and master.cf as they are, with its chroot columns and what its start
+  // script copies into the jail. smtpd then listens on port 25 of every address, so enter a private
+  // network first; mail to a system account at instance.example.test ends in a maildir of it.
+  bool debian_configuration = false;
+};
+
 class StockInstance {
  public:
-  static absl::StatusOr<std::unique_ptr<StockInstance>> Create();
+  static absl::StatusOr<std::unique_ptr<StockInstance>> Create(
+      const StockInstanceOptions& options = {});
   ~StockInstance();
   StockInstance(const StockInstance&) = delete;
   StockInstance& operator=(const StockInstance&) = delete;
@@ -75,6 +85,12 @@ class StockInstance {
   absl::Status Stop();
   // 0 when it does not run.
   pid_t MasterPid() const;
+  // postfix COMMAND: its exit status, -1 when it took too long. Waits for nothing else.
+  int Postfix(const std::string& command);
+  // Any command of Postfix, such as {"postqueue", "-p"}; it finds this instance by its environment
+  // (commands that drop it take -c). What it says is added to `said`.
+  int Run(const std::vector<std::string>& command, std::string* said = nullptr,
+          const std::string& input = "/dev/null");
 
   // --- Watching ---
 
@@ -95,8 +111,9 @@ class StockInstance {
   // Those of them that run `program` of the daemon directory.
   std::vector<pid_t> Processes(absl::string_view program) const;
 
-  // Messages that were delivered into the maildir.
+  // Messages that were delivered into the maildir, and their files.
   int MailCount() const;
+  std::string maildir() const { return directory_ + "/mail/" + box_; }
   // Messages in the queue.
   int QueueCount() const;
 
@@ -105,16 +122,21 @@ class StockInstance {
 
  private:
   StockInstance() = default;
-  absl::Status Prepare();
+  absl::Status Prepare(const StockInstanceOptions& options);
+  absl::Status PrepareDirectories();
+  void UseOwnConfiguration();
+  absl::Status UseDebianConfiguration();
   absl::Status StartGuard();
   void WriteMainCf() const;
   void WriteMasterCf() const;
-  absl::Status Postfix(const std::string& command);
+  absl::Status MustPostfix(const std::string& command);
   bool AllGone(absl::Duration bound) const;
 
   std::string directory_;
+  std::string box_;  // the maildir's name
   int smtp_port_ = 0;
   std::map<std::string, std::string> parameters_;
+  std::string master_cf_;  // as it is, before services_
   std::map<std::pair<std::string, std::string>, std::string> services_;  // (name, type) to line
   pid_t guard_ = 0;
   UniqueFd guard_input_;

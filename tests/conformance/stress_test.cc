@@ -3,38 +3,13 @@
 // namespace provides an address that is not of the loopback network, without a listener that
 // others could reach.
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <net/if.h>
-#include <sched.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-
 #include "tests/conformance/conformance_test.h"
+#include "tests/conformance/private_network.h"
 
 namespace posthouse::conformance {
 namespace {
 
-constexpr char kAddress[] = "192.0.2.1";
-
-// Gives this process and its children a network of their own: a loopback interface that has
-// kAddress too.
-absl::Status EnterPrivateNetwork() {
-  if (unshare(CLONE_NEWNET) != 0) return absl::ErrnoToStatus(errno, "unshare");
-  const UniqueFd control(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request = {};
-  strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_LOOPBACK;
-  if (ioctl(control.get(), SIOCSIFFLAGS, &request) != 0) return absl::ErrnoToStatus(errno, "lo up");
-  strcpy(request.ifr_name, "lo:1");
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  inet_pton(AF_INET, kAddress, &address.sin_addr);
-  memcpy(&request.ifr_addr, &address, sizeof address);
-  if (ioctl(control.get(), SIOCSIFADDR, &request) != 0) return absl::ErrnoToStatus(errno, kAddress);
-  return absl::OkStatus();
-}
+constexpr absl::string_view kAddress = kPrivateNetworkAddress;
 
 class Stress : public ConformanceTest {
  protected:
