@@ -130,10 +130,13 @@ std::string EnvironmentVariable(pid_t pid, absl::string_view name) {
   return "";
 }
 
-std::vector<pid_t> Children() {
+std::vector<pid_t> Children() { return ChildrenOf(getpid()); }
+
+std::vector<pid_t> ChildrenOf(pid_t parent) {
   std::vector<pid_t> children;
-  for (int thread : Numbers("/proc/self/task")) {
-    const std::string list = ReadWhole(absl::StrCat("/proc/self/task/", thread, "/children"));
+  const std::string threads = absl::StrCat("/proc/", parent, "/task");
+  for (int thread : Numbers(threads)) {
+    const std::string list = ReadWhole(absl::StrCat(threads, "/", thread, "/children"));
     for (absl::string_view word : absl::StrSplit(list, ' ', absl::SkipWhitespace())) {
       pid_t pid;
       if (absl::SimpleAtoi(word, &pid)) children.push_back(pid);

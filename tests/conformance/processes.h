@@ -37,8 +37,9 @@ absl::optional<ProcessInfo> InspectProcess(pid_t pid);
 std::vector<pid_t> AllProcesses();
 // Faster than InspectProcess() when only this is wanted; empty when the process is gone.
 std::string EnvironmentVariable(pid_t pid, absl::string_view name);
-// Children of this process, zombies included.
+// Children of this process, or of another one, zombies included.
 std::vector<pid_t> Children();
+std::vector<pid_t> ChildrenOf(pid_t parent);
 // The descriptors of this process.
 std::map<int, std::string> OwnDescriptors();
 

@@ -17,6 +17,7 @@
 #include <sstream>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -342,6 +343,14 @@ void StockInstance::RemoveService(absl::string_view name, absl::string_view type
   WriteMasterCf();
 }
 
+void StockInstance::LeaveOnlyPostlog() {
+  for (auto service = services_.begin(); service != services_.end();) {
+    service = service->first.first == "postlog" ? std::next(service) : services_.erase(service);
+  }
+  smtp_port_ = 0;
+  WriteMasterCf();
+}
+
 void StockInstance::WriteMainCf() const {
   std::string text;
   for (const auto& [name, value] : parameters_) absl::StrAppend(&text, name, " = ", value, "\n");
@@ -360,7 +369,8 @@ int StockInstance::Run(const std::vector<std::string>& command, std::string* sai
                        const std::string& input) {
   // env(1) gives the one variable to commands that take no -c.
   std::vector<std::string> words = {"/usr/bin/env", "MAIL_CONFIG=" + config_directory()};
-  words.push_back(kCommands + command.at(0));
+  const bool has_path = absl::StrContains(command.at(0), '/');
+  words.push_back(has_path ? command[0] : kCommands + command[0]);
   words.insert(words.end(), command.begin() + 1, command.end());
   const std::string output = directory_ + "/log/command";
   fs::remove(output);
@@ -383,6 +393,7 @@ absl::Status StockInstance::MustPostfix(const std::string& command) {
 
 absl::Status StockInstance::Start() {
   if (absl::Status status = MustPostfix("start"); !status.ok()) return status;
+  if (smtp_port_ == 0) return absl::OkStatus();
   if (!Eventually(kCommandBound, [&] { return IsListening(smtp_port_); })) {
     return absl::DeadlineExceededError("smtpd does not listen\n" + Log());
   }

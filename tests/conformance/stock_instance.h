@@ -73,10 +73,12 @@ class StockInstance {
   // A line of master.cf; it replaces the one with the same name and type.
   void SetService(const std::string& line);
   void RemoveService(absl::string_view name, absl::string_view type);
+  // Without the mail system: what is left does nothing but write the log.
+  void LeaveOnlyPostlog();
 
   // --- Life ---
 
-  // Returns when the master has initialised and listens on smtpd's port.
+  // Returns when the master has initialised and listens on smtpd's port, if that is a service.
   absl::Status Start();
   // Returns when the master has noticed; it may still be making the sockets of new services, and
   // old workers may still be ending.
@@ -87,8 +89,8 @@ class StockInstance {
   pid_t MasterPid() const;
   // postfix COMMAND: its exit status, -1 when it took too long. Waits for nothing else.
   int Postfix(const std::string& command);
-  // Any command of Postfix, such as {"postqueue", "-p"}; it finds this instance by its environment
-  // (commands that drop it take -c). What it says is added to `said`.
+  // Any command of Postfix, such as {"postqueue", "-p"}, or a program by its path; it finds this
+  // instance by its environment. What it says is added to `said`.
   int Run(const std::vector<std::string>& command, std::string* said = nullptr,
           const std::string& input = "/dev/null");
 

@@ -1,0 +1,170 @@
+// A master that reloads, and one whose workers are killed, under load (F80, F101, M107, M111): no
+// client is refused, reset or left without an answer, but those in the hands of killed workers; and
+// the master is afterwards what it was before.
+//
+// The short form makes 100,000 requests; with POSTHOUSE_FULL it is a million.
+
+#include <dirent.h>
+#include <signal.h>
+
+#include <fstream>
+#include <memory>
+
+#include "absl/random/random.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+#include "tests/conformance/conformance_test.h"
+#include "tests/conformance/master_program.h"
+#include "tests/load/load.h"
+
+namespace posthouse::conformance {
+namespace {
+
+constexpr char kProgram[] = "load_service";
+// What an allocator may keep.
+constexpr int64_t kResidentSlackKb = 2048;
+
+struct MasterState {
+  size_t descriptors = 0;
+  std::vector<std::string> children;  // their programs
+  int64_t resident_kb = 0;
+};
+
+class MasterLoad : public ConformanceTest, public testing::WithParamInterface<MasterProgram> {
+ protected:
+  void SetUp() override {
+    ConformanceTest::SetUp();
+    if (instance_ == nullptr) return;
+    Install(kProgram, "tests/load/load_service");
+    instance_->LeaveOnlyPostlog();
+    port_ = FreePort();
+    instance_->SetService("load unix - - n - 20 load_service");
+    instance_->SetService(absl::StrCat("127.0.0.1:", port_, " inet n - n - 20 load_service"));
+    // Services that nobody asks are part of every reload.
+    for (int i = 0; i < 20; ++i) {
+      instance_->SetService(absl::StrCat("idle", i, " unix - - n - - load_service"));
+    }
+    Start();
+  }
+  StockInstanceOptions Options() const override { return {.master_program = GetParam().path}; }
+
+  std::vector<LoadEndpoint> Endpoints() const {
+    return {{.path = instance_->private_socket("load")}, {.port = port_}};
+  }
+
+  std::vector<pid_t> Workers() const {
+    std::vector<pid_t> workers;
+    for (const pid_t pid : ChildrenOf(instance_->MasterPid())) {
+      const absl::optional<ProcessInfo> info = InspectProcess(pid);
+      if (info && info->program() == kProgram) workers.push_back(pid);
+    }
+    return workers;
+  }
+
+  // With nobody at work: a reload makes every idle worker leave.
+  MasterState Rest() {
+    Reload();
+    EXPECT_TRUE(Eventually(absl::Seconds(60), [&] { return Workers().empty(); }));
+    MasterState state;
+    const pid_t master = instance_->MasterPid();
+    const absl::optional<ProcessInfo> info = InspectProcess(master);
+    if (!info) return state;
+    state.descriptors = info->descriptors.size();
+    for (const pid_t pid : ChildrenOf(master)) {
+      const absl::optional<ProcessInfo> child = InspectProcess(pid);
+      state.children.push_back(child ? child->program() : "a zombie");
+    }
+    if (!absl::SimpleAtoi(absl::StripSuffix(info->status.at("VmRSS"), " kB"), &state.resident_kb)) {
+      ADD_FAILURE() << info->status.at("VmRSS");
+    }
+    return state;
+  }
+  static void ExpectUnchanged(const MasterState& before, const MasterState& after) {
+    EXPECT_EQ(after.descriptors, before.descriptors);
+    EXPECT_EQ(after.children, before.children);
+    EXPECT_LE(after.resident_kb, before.resident_kb + kResidentSlackKb);
+  }
+
+  size_t Reloads() const {
+    return instance_->LogLines("master\\[[0-9]+\\]: reload -- version").size();
+  }
+
+  static int64_t Requests() { return Full() ? 1000000 : 100000; }
+  static absl::Duration ReloadPeriod() { return absl::Seconds(Full() ? 1 : 0.5); }
+
+  // Requests until there were enough, with a reload each period and, if `killed` is there, a random
+  // worker killed each 50 ms.
+  LoadResult Run(KilledClients* killed, int* kills) {
+    Load load(Endpoints(), {}, killed);
+    absl::BitGen random;
+    absl::Time next_reload = absl::Now();
+    const absl::Time end = absl::Now() + absl::Minutes(Full() ? 60 : 5);
+    while (load.answered() < Requests() || Reloads() < 22) {
+      if (absl::Now() > end) {
+        ADD_FAILURE() << load.answered() << " requests are all";
+        break;
+      }
+      if (absl::Now() >= next_reload) {
+        kill(instance_->MasterPid(), SIGHUP);
+        next_reload += ReloadPeriod();
+      }
+      if (killed != nullptr) {
+        const std::vector<pid_t> workers = Workers();
+        if (!workers.empty()) {
+          *kills += killed->Kill(workers[absl::Uniform<size_t>(random, 0, workers.size())]);
+        }
+      }
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+    return load.Finish();
+  }
+
+  int port_ = 0;
+};
+
+TEST_P(MasterLoad, F101_NoRequestIsLostByReloads) {
+  const MasterState before = Rest();
+  const pid_t master = instance_->MasterPid();
+  const size_t reloads_before = Reloads();
+  const absl::Time start = absl::Now();
+  const LoadResult result = Run(nullptr, nullptr);
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  std::cout << result.answered << " answered in " << seconds << " s with "
+            << Reloads() - reloads_before << " reloads, the longest took " << result.longest << "; "
+            << result.ended << " long connections ended between answers\n";
+  EXPECT_EQ(result.lost, std::vector<std::string>());
+  EXPECT_GE(result.answered, Requests());
+  EXPECT_GE(Reloads() - reloads_before, 20u);
+  EXPECT_EQ(instance_->MasterPid(), master);
+  ExpectUnchanged(before, Rest());
+}
+
+// The stock master is not among the subjects: it pauses a service whose fresh worker is killed.
+TEST_P(MasterLoad, F80_OnlyRequestsInTheHandsOfKilledWorkersFail) {
+  if (GetParam().stock()) return;
+  Expect("master\\[[0-9]+\\]: warning: process [^ ]*/load_service pid [0-9]+ killed by signal 9$");
+  const MasterState before = Rest();
+  const pid_t master = instance_->MasterPid();
+  KilledClients killed;
+  int kills = 0;
+  const absl::Time start = absl::Now();
+  const LoadResult result = Run(&killed, &kills);
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  std::cout << result.answered << " answered in " << seconds << " s, the longest took "
+            << result.longest << "; " << kills << " workers killed, " << result.killed
+            << " requests in their hands; " << result.ended
+            << " long connections ended between answers\n";
+  EXPECT_EQ(result.lost, std::vector<std::string>());
+  EXPECT_GE(result.answered, Requests());
+  EXPECT_GT(kills, 50);
+  EXPECT_EQ(instance_->LogLines("throttling").size(), 0u);
+  EXPECT_EQ(instance_->MasterPid(), master);
+  ExpectUnchanged(before, Rest());
+}
+
+INSTANTIATE_TEST_SUITE_P(Masters, MasterLoad, testing::ValuesIn(MasterPrograms()), MasterName());
+
+}  // namespace
+}  // namespace posthouse::conformance
