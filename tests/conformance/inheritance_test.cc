@@ -29,15 +29,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// --- Intended differences: lines that match are left out of the comparison ---
+// --- Intended differences: what matches is replaced before lines are compared ---
 
 struct Intended {
   const char* pattern;
+  const char* replacement;
   const char* why;
 };
 constexpr Intended kIntended[] = {
-    {"^time ", "a reading of the clock"},
+    {"^time [0-9]+$", "", "a reading of the clock"},
+    {"^(options 5 .* sndbuf)=[0-9]+", "$1", "our status channel holds more unread messages (P19)"},
+    {"^(stat 6 mode=10622 .* flags)=5(04002)", "$1=1$2",
+     "we open a fifo without following a symbolic link (M24); nothing else depends on the flag"},
 };
+
+// How often the master has written into a fifo before its worker reads is a matter of time.
+std::string OneWakeUp(const std::string& request) {
+  return std::regex_replace(request, std::regex("^(57)+$"), "57 at least once");
+}
 
 // --- The configuration ---
 
@@ -261,7 +270,8 @@ class Inheritance : public ConformanceTest {
         if (absl::StartsWith(line, "environment GENERATION=")) continue;
         absl::StrAppend(dump, "woken ", row.name(), ": ", line, "\n");
       }
-      absl::StrAppend(dump, "woken ", row.name(), ": request ", Await(row, "\\.request"), "\n");
+      absl::StrAppend(dump, "woken ", row.name(), ": request ",
+                      OneWakeUp(Await(row, "\\.request")), "\n");
     }
   }
 
@@ -305,18 +315,15 @@ class Inheritance : public ConformanceTest {
       line = std::regex_replace(line, std::regex("^pid [0-9]+$"), "pid");
       line = std::regex_replace(line, std::regex("^(parent|session|group) " + master + "$"),
                                 "$1 is the master");
-      if (!line.empty() && !IsIntended(line)) lines.push_back(line);
+      for (const Intended& intended : kIntended) {
+        line = std::regex_replace(line, std::regex(intended.pattern), intended.replacement);
+      }
+      if (!line.empty()) lines.push_back(line);
     }
     // The order of the environment means nothing; that of the arguments is one line.
     std::sort(lines.begin(), lines.end());
     return lines;
   }
-  static bool IsIntended(const std::string& line) {
-    return std::any_of(std::begin(kIntended), std::end(kIntended), [&](const Intended& intended) {
-      return std::regex_search(line, std::regex(intended.pattern));
-    });
-  }
-
   static void ExpectSame(const std::string& stock, const std::string& other) {
     const std::vector<std::string> first = Lines(stock), second = Lines(other);
     const std::set<std::string> in_first(first.begin(), first.end()),

@@ -326,7 +326,7 @@ TEST_P(StockPostfix, KilledDaemonsLoseNoMail) {
   Expect("/(smtpd|cleanup|qmgr|pickup|local|trivial-rewrite|bounce|anvil|smtp|proxymap|showq|error|"
          "postlogd|tlsmgr|flush|scache|verify|postsuper|sendmail|postkick|postqueue|defer|trace)"
          "\\[[0-9]+\\]: ");
-  Expect("master\\[[0-9]+\\]: warning: process .* pid [0-9]+ killed by signal 9$");
+  Expect("master\\[[0-9]+\\]: warning: process .* pid [0-9]+ (killed by signal 9|exit status 1)$");
   Expect("master\\[[0-9]+\\]: warning: .*: bad command startup -- throttling");
   Expect("master\\[[0-9]+\\]: warning: (unix_trigger_event|master_wakeup_timer_event)");
 }

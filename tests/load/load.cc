@@ -223,7 +223,8 @@ void Load::RunLong(int client) {
         continue;
       }
       going_on = false;
-      const bool between_answers = i > 0 && attempt.got.empty() && !attempt.timed_out;
+      const bool between_answers =
+          i > 0 && attempt.got.empty() && !attempt.timed_out && !WasKilled(attempt);
       if (!between_answers) {
         Fail(attempt, absl::StrCat("request ", i, " of a long connection: ", attempt.error));
       } else {
@@ -241,9 +242,13 @@ void Load::Answered(absl::Time asked) {
   if (took > longest_) longest_ = took;
 }
 
+bool Load::WasKilled(const Attempt& attempt) const {
+  return attempt.connected && killed_clients_ != nullptr &&
+         killed_clients_->WasHeld(attempt.name, attempt.started);
+}
+
 void Load::Fail(const Attempt& attempt, const std::string& what) {
-  if (attempt.connected && killed_clients_ != nullptr &&
-      killed_clients_->WasHeld(attempt.name, attempt.started)) {
+  if (WasKilled(attempt)) {
     ++killed_;
     return;
   }

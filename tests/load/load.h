@@ -88,6 +88,7 @@ class Load {
   void RunOneShot(int client);
   void RunLong(int client);
   bool AskOnce(int client, int64_t number);
+  bool WasKilled(const Attempt& attempt) const;
   void Fail(const Attempt& attempt, const std::string& what);
   void Answered(absl::Time asked);
   const LoadEndpoint& endpoint(int client) const { return endpoints_[client % endpoints_.size()]; }

@@ -168,6 +168,23 @@ TEST_P(MasterLoad, F80_OnlyRequestsInTheHandsOfKilledWorkersFail) {
   ExpectUnchanged(before, Rest());
 }
 
+// The test of the tests: a worker that dies without being noted is a loss.
+TEST_P(MasterLoad, ARequestInTheHandsOfAWorkerThatWasNotNotedIsLost) {
+  instance_->SetParameter("service_throttle_time", "1s");
+  Reload();
+  Expect("load_service: bad command startup -- throttling$");
+  Expect("master\\[[0-9]+\\]: warning: process [^ ]*/load_service pid [0-9]+ killed by signal 9$");
+  KilledClients nobody;
+  Load load(Endpoints(), {}, &nobody);
+  for (int i = 0; i < 20; ++i) {
+    for (const pid_t worker : Workers()) kill(worker, SIGKILL);
+    absl::SleepFor(absl::Milliseconds(50));
+  }
+  const LoadResult result = load.Finish();
+  EXPECT_NE(result.lost, std::vector<std::string>());
+  EXPECT_EQ(result.killed, 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Masters, MasterLoad, testing::ValuesIn(MasterPrograms()), MasterName());
 
 }  // namespace
