@@ -8,11 +8,15 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <regex>
 #include <sstream>
 #include <thread>
 
 #include "absl/random/random.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "tests/conformance/conformance_test.h"
@@ -48,7 +52,7 @@ std::vector<Service> ServicesOf(const std::string& master_cf) {
   return services;
 }
 
-class StockPostfix : public ConformanceTest, public testing::WithParamInterface<MasterProgram> {
+class DebianPostfix : public ConformanceTest {
  protected:
   void SetUp() override {
     if (const absl::Status status = EnterPrivateNetwork(); !status.ok()) {
@@ -62,11 +66,31 @@ class StockPostfix : public ConformanceTest, public testing::WithParamInterface<
     instance_->SetParameter("smtpd_peername_lookup", "no");
   }
   StockInstanceOptions Options() const override {
-    return {.master_program = GetParam().path, .debian_configuration = true};
+    return {.master_program = master_.path, .debian_configuration = true};
   }
 
-  // The process of the service, started by the master, in the state that master.cf asks for.
-  bool Runs(const Service& service) {
+  // A client for each service of master.cf, so that each has a process; it is in the state that
+  // master.cf asks for.
+  void ReachEveryService() {
+    // Without it Debian's virtual(8) ends at once.
+    instance_->SetParameter("virtual_mailbox_base", instance_->directory() + "/mail");
+    // Clients that connect and say nothing.
+    Expect("[a-z]+\\[[0-9]+\\]: warning: (malformed request|end-of-input)");
+    Start();
+    services_ = ServicesOf(instance_->config_directory() + "/master.cf");
+    ASSERT_EQ(services_.size(), 31u);
+    for (const Service& service : services_) {
+      if (service.type != "unix-dgram") {
+        absl::StatusOr<Connection> connection = Reach(service);
+        ASSERT_EQ(connection.status(), absl::OkStatus()) << service.name;
+        clients_.push_back(*std::move(connection));
+      }
+      EXPECT_TRUE(Eventually(kBound, [&] { return ProcessOf(service).has_value(); }))
+          << service.name;
+    }
+  }
+
+  absl::optional<ProcessInfo> ProcessOf(const Service& service) {
     const passwd* owner = getpwnam(StockInstance::kMailOwner);
     for (const pid_t pid : instance_->Processes()) {
       const absl::optional<ProcessInfo> info = InspectProcess(pid);
@@ -81,10 +105,10 @@ class StockPostfix : public ConformanceTest, public testing::WithParamInterface<
       // Services that run with a privileged start may take a lower effective identity meanwhile.
       if (called == service.name && info->root == jail &&
           (ids.at(0) == user || !service.unprivileged)) {
-        return true;
+        return info;
       }
     }
-    return false;
+    return absl::nullopt;
   }
 
   absl::StatusOr<Connection> Reach(const Service& service) {
@@ -148,7 +172,7 @@ class StockPostfix : public ConformanceTest, public testing::WithParamInterface<
     for (const pid_t pid : instance_->Processes()) {
       const absl::optional<ProcessInfo> info = InspectProcess(pid);
       if (!info || info->parent != instance_->MasterPid() || info->program() == "master") continue;
-      if (GetParam().stock() && info->program() == "postlogd") continue;
+      if (master_.stock() && info->program() == "postlogd") continue;
       daemons.push_back(pid);
     }
     return daemons;
@@ -157,26 +181,69 @@ class StockPostfix : public ConformanceTest, public testing::WithParamInterface<
   bool MasterGone(pid_t master) {
     return Gone(master) && Eventually(kBound, [&] { return instance_->Processes().empty(); });
   }
+
+  MasterProgram master_;
+  std::vector<Service> services_;
+  std::vector<Connection> clients_;
 };
 
-TEST_P(StockPostfix, EveryServiceOfMasterCfStarts) {
-  // Without it Debian's virtual(8) ends at once.
-  instance_->SetParameter("virtual_mailbox_base", instance_->directory() + "/mail");
-  // Clients that connect and say nothing.
-  Expect("(bounce|flush|cleanup|[a-z]+)\\[[0-9]+\\]: warning: (malformed request|end-of-input)");
-  Start();
-  std::vector<Connection> held;
-  int services = 0;
-  for (const Service& service : ServicesOf(instance_->config_directory() + "/master.cf")) {
-    ++services;
-    if (service.type != "unix-dgram") {
-      absl::StatusOr<Connection> connection = Reach(service);
-      ASSERT_EQ(connection.status(), absl::OkStatus()) << service.name;
-      held.push_back(*std::move(connection));
-    }
-    EXPECT_TRUE(Eventually(kBound, [&] { return Runs(service); })) << service.name;
+class StockPostfix : public DebianPostfix, public testing::WithParamInterface<MasterProgram> {
+ protected:
+  void SetUp() override {
+    master_ = GetParam();
+    DebianPostfix::SetUp();
   }
-  EXPECT_EQ(services, 31);
+};
+
+TEST_P(StockPostfix, EveryServiceOfMasterCfStarts) { ReachEveryService(); }
+
+class BothMasters : public DebianPostfix {
+ protected:
+  void SetUp() override {}
+
+  // What the master gave each child and what it has made of it: the daemons' own descriptors, from
+  // their first one on, are their own business. Spawns come in the order of the daemons' needs.
+  void Dump(const MasterProgram& master, std::vector<std::string>* lines) {
+    master_ = master;
+    DebianPostfix::SetUp();
+    ASSERT_NE(instance_, nullptr);
+    ReachEveryService();
+    const auto add = [&](const Service& service, const std::string& line) {
+      lines->push_back(absl::StrCat(
+          service.name, " ", service.type, ": ",
+          absl::StrReplaceAll(line, {{instance_->directory(), "DIR"}})));
+    };
+    for (const Service& service : services_) {
+      const absl::optional<ProcessInfo> info = ProcessOf(service);
+      ASSERT_TRUE(info.has_value()) << service.name;
+      add(service, absl::StrCat("arguments ", absl::StrJoin(info->arguments, " ")));
+      for (const auto& [name, value] : info->environment) {
+        if (name != "GENERATION") add(service, absl::StrCat("environment ", name, "=", value));
+      }
+      for (const char* field : {"Uid", "Gid", "Groups", "Umask", "SigIgn", "SigBlk", "CapBnd",
+                                "CapPrm", "CapEff", "NoNewPrivs", "Seccomp"}) {
+        add(service, absl::StrCat(field, " ", info->status.at(field)));
+      }
+      add(service, absl::StrCat("root ", info->root, " directory ", info->working_directory));
+      const int listeners = service.type == "inet" ? 2 : 1;
+      for (const auto& [fd, target] : info->descriptors) {
+        if (fd >= 6 + listeners) continue;
+        add(service, absl::StrFormat("fd %d %s flags %o", fd,
+                                     std::regex_replace(target, std::regex("\\[[0-9]+\\]"), ""),
+                                     info->descriptor_flags.at(fd)));
+      }
+    }
+    clients_.clear();
+    TearDown();
+  }
+};
+
+TEST_F(BothMasters, GiveEveryServiceOfMasterCfTheSameProcess) {
+  std::vector<std::string> stock, ours;
+  Dump(MasterPrograms()[0], &stock);
+  Dump(MasterPrograms()[1], &ours);
+  EXPECT_EQ(ours, stock);
+  EXPECT_GT(stock.size(), 500u);
 }
 
 TEST_P(StockPostfix, MailOfAnSmtpClientAndOfSendmailReachesTheMailbox) {
