@@ -98,7 +98,7 @@ void Master::EndTurn() {
   if (std::exchange(repair_requested_, false)) RepairWatches();
   if (std::exchange(reap_requested_, false)) Reap();
   if (stop_signal_ != 0 && !stopping_) BeginStop(stop_signal_);
-  if (adopting_.has_value()) ContinueAdopting();
+  if (adopting_.has_value() && !stopping_) ContinueAdopting();
   if (reload_requested_ && !stopping_) RequestReload();
   Act();
   ended_services_.clear();
@@ -302,9 +302,15 @@ void Master::Execute(const SupervisorAction& action) {
   }
 }
 
-// A number of which the supervisor knows that it has not been reaped (F83). When everything stops,
-// the group was signalled as a whole, and those who have left it end by descriptor 5 (M116).
+// Never a number that was reaped (F83), not even when the action had to wait for memory. When
+// everything stops, the group was signalled as a whole, and those who have left it end by
+// descriptor 5 (M116).
 void Master::Signal(const SupervisorAction& action) {
+  const auto is_it = [&](const Death& death) { return death.pid == action.pid; };
+  if (workers_.find(action.pid) == workers_.end() ||
+      std::any_of(deaths_.begin(), deaths_.end(), is_it)) {
+    return;
+  }
   if (stopping_ && group_signalled_ && (action.signal == SIGTERM || !IsOfOurGroup(action.pid))) {
     return;
   }
@@ -436,6 +442,8 @@ void Master::RenewWorkers(Service* service) {
 }
 
 void Master::RestoreDeafListeners() {
+  // Again, should this fail for lack of memory.
+  deaf_timer_->Start(times_.deaf_retry);
   for (const auto& [id, service] : services_.all()) {
     if (!service->IsDeaf()) continue;
     ListenReport report;
@@ -449,6 +457,7 @@ void Master::RestoreDeafListeners() {
     EndWhoeverIsToBlame(id);
     RenewWorkers(service.get());
   }
+  deaf_timer_->Cancel();
 }
 
 // Of several workers each may have done it.
@@ -469,6 +478,7 @@ void Master::OnEndpointRetry(int /*event*/, void* context) {
 // F90: what was occupied may be free by now. Failures were told when they were new.
 void Master::OpenMissingEndpoints() {
   bool missing = false;
+  endpoint_timer_->Start(times_.endpoint_retry);
   for (const auto& [id, service] : services_.all()) {
     if (!service->is_missing_endpoints() || service->removing()) continue;
     ListenReport report;
@@ -478,7 +488,7 @@ void Master::OpenMissingEndpoints() {
     if (changed) RenewWorkers(service.get());
     missing |= service->is_missing_endpoints();
   }
-  if (missing) endpoint_timer_->Start(times_.endpoint_retry);
+  if (!missing) endpoint_timer_->Cancel();
 }
 
 absl::StatusOr<UniqueFd> Master::OpenFifo(const std::string& path) const {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 #include "absl/strings/match.h"
@@ -75,8 +76,7 @@ LineClient ConnectTo(int family, const sockaddr* address, socklen_t length) {
 std::string TestProgram(absl::string_view name) {
   for (const std::string& argument : testing::internal::GetArgvs()) {
     if (LastComponent(argument) == name) {
-      return absl::StartsWith(argument, "/") ? argument
-                                             : absl::StrCat(get_current_dir_name(), "/", argument);
+      return std::filesystem::absolute(argument).string();
     }
   }
   ADD_FAILURE() << "the test was not given the program " << name;
