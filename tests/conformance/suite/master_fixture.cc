@@ -28,6 +28,7 @@ void MasterFixture::ReloadWith(const std::string& services, const std::string& p
   // earlier ones stay.
   static int number = 0;
   const std::string name = absl::StrCat("mark", ++number);
+  ASSERT_TRUE(master_.Running()) << "the master does not run";
   master_.SetParameters(parameters);
   master_.SetServices(absl::StrCat(services, name, " fifo n n n - 1 probe\n"));
   master_.Reload();
