@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -56,18 +58,41 @@ std::string OwnName(int fd) {
   return Text(address, length);
 }
 
+// A signal interrupts a call with a time limit even where others are restarted.
+template <typename Call>
+auto Retry(const Call& call) -> decltype(call()) {
+  decltype(call()) result;
+  while ((result = call()) < 0 && errno == EINTR) continue;
+  return result;
+}
+
+bool ConnectTcp(int fd, const sockaddr_in& to) {
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0) return true;
+  if (errno != EINTR) return false;
+  // It goes on in the background.
+  pollfd entry = {fd, POLLOUT, 0};
+  Retry([&] { return poll(&entry, 1, -1); });
+  int error = 0;
+  socklen_t length = sizeof error;
+  getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+  errno = error;
+  return error == 0;
+}
+
 bool Connect(int fd, const LoadEndpoint& endpoint) {
   if (endpoint.path.empty()) {
     sockaddr_in to = {};
     to.sin_family = AF_INET;
     to.sin_port = htons(static_cast<uint16_t>(endpoint.port));
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0;
+    return ConnectTcp(fd, to);
   }
   sockaddr_un to = {};
   to.sun_family = AF_UNIX;
   endpoint.path.copy(to.sun_path, sizeof to.sun_path - 1);
-  return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0;
+  return Retry([&] {
+           return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+         }) == 0;
 }
 
 // A name of its own for each client's end: an address of the loopback network per client, so that
@@ -149,14 +174,14 @@ struct Load::Attempt {
   bool Ask(int64_t number) {
     const std::string question = absl::StrCat(number, "\n");
     got.clear();
-    if (send(fd.get(), question.data(), question.size(), MSG_NOSIGNAL) !=
+    if (Retry([&] { return send(fd.get(), question.data(), question.size(), MSG_NOSIGNAL); }) !=
         static_cast<ssize_t>(question.size())) {
       error = absl::StrCat("send: ", strerror(errno));
       return false;
     }
     char buffer[200];
     while (got.empty() || got.back() != '\n') {
-      const ssize_t length = recv(fd.get(), buffer, sizeof buffer, 0);
+      const ssize_t length = Retry([&] { return recv(fd.get(), buffer, sizeof buffer, 0); });
       if (length <= 0) {
         error = length == 0 ? "closed" : absl::StrCat("recv: ", strerror(errno));
         timed_out = length < 0 && errno == EAGAIN;
@@ -252,6 +277,7 @@ void Load::Fail(const Attempt& attempt, const std::string& what) {
     ++killed_;
     return;
   }
+  ++lost_count_;
   std::lock_guard<std::mutex> lock(mutex_);
   if (lost_.size() >= kShownLosses) return;
   lost_.push_back(absl::StrFormat("%s after %s: %s; got '%s'", attempt.name,

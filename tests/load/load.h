@@ -79,6 +79,7 @@ class Load {
   Load& operator=(const Load&) = delete;
 
   int64_t answered() const { return answered_; }
+  int64_t lost() const { return lost_count_; }
   // Lets each client end its request, and waits for all.
   LoadResult Finish();
 
@@ -98,7 +99,7 @@ class Load {
   const KilledClients* const killed_clients_;
   std::vector<std::thread> threads_;
   std::atomic<bool> stopping_ = false;
-  std::atomic<int64_t> answered_ = 0, ended_ = 0, killed_ = 0;
+  std::atomic<int64_t> answered_ = 0, ended_ = 0, killed_ = 0, lost_count_ = 0;
   std::mutex mutex_;
   std::vector<std::string> lost_;
   absl::Duration longest_;
