@@ -1,5 +1,5 @@
-// bench_worker is the least that a worker can be, so that what is measured is the master: it accepts
-// a client, says so on the status channel, writes one byte, closes, says so again.
+// bench_worker is the least that a worker can be, so that what is measured is the master: it
+// accepts a client, says so on the status channel, writes one byte, closes, says so again.
 //
 //   bench UNIX ... bench_worker          in master.cf: stays until the channel is closed
 //   bench UNIX ... bench_worker once     ends after the first client
@@ -25,9 +25,9 @@ struct Status {
 
 bool Report(int availability) {
   const char* generation = getenv("GENERATION");
-  const Status status = {
-      getpid(), generation ? static_cast<uint32_t>(strtoul(generation, nullptr, 8)) : 0,
-      availability};
+  const Status status = {getpid(),
+                         generation ? static_cast<uint32_t>(strtoul(generation, nullptr, 8)) : 0,
+                         availability};
   return write(kStatusFd, &status, sizeof status) == sizeof status;
 }
 

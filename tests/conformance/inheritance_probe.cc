@@ -97,9 +97,8 @@ int LocalBacklog(ino_t inode) {
     nlmsghdr header;
     unix_diag_req request;
   } message = {};
-  message.header = {.nlmsg_len = sizeof message,
-                    .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-                    .nlmsg_flags = NLM_F_REQUEST};
+  message.header = {
+      .nlmsg_len = sizeof message, .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST};
   message.request.sdiag_family = AF_UNIX;
   message.request.udiag_states = static_cast<uint32_t>(-1);
   message.request.udiag_ino = static_cast<uint32_t>(inode);
@@ -150,9 +149,9 @@ void AppendDescriptors(std::string* text) {
     struct stat file;
     if (fstat(fd, &file) != 0) continue;
     files[fd] = {file.st_dev, file.st_ino};
-    absl::StrAppend(text, absl::StrFormat("stat %d mode=%o uid=%d gid=%d links=%d flags=%o", fd,
-                                          file.st_mode, file.st_uid, file.st_gid, file.st_nlink,
-                                          fcntl(fd, F_GETFL)));
+    absl::StrAppend(
+        text, absl::StrFormat("stat %d mode=%o uid=%d gid=%d links=%d flags=%o", fd, file.st_mode,
+                              file.st_uid, file.st_gid, file.st_nlink, fcntl(fd, F_GETFL)));
     for (int same = 0; same < fd; ++same) {
       if (files[same] == files[fd]) absl::StrAppend(text, " same=", same);
     }

@@ -1,6 +1,6 @@
 // One configuration under the stock master and under ours: what every kind of worker inherits, what
-// lies in the directories, and what a wake-up sends, compared as text. Whatever differs and is not in
-// the list of intended differences fails. (M44-M58, M63-M66, M84-M88, P1-P12, P66.)
+// lies in the directories, and what a wake-up sends, compared as text. Whatever differs and is not
+// in the list of intended differences fails. (M44-M58, M63-M66, M84-M88, P1-P12, P66.)
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -257,21 +257,26 @@ class Inheritance : public ConformanceTest {
   std::string Await(const Row& row, const std::string& suffix) {
     std::string found;
     const std::regex wanted("[^/]*-[0-9]+" + suffix);
-    EXPECT_TRUE(Eventually(kBound, [&] {
-      for (const fs::directory_entry& entry :
-           fs::directory_iterator(instance_->queue_directory() + "/dump")) {
-        const std::string name = entry.path().filename();
-        if (!absl::StartsWith(name, row.name() + "-") || !std::regex_match(name, wanted)) continue;
-        // "wake-fifo-17" is not of "wake".
-        if (name.substr(row.name().size() + 1).find_first_not_of("0123456789") <
-            name.size() - row.name().size() - 1 - suffix.size()) {
-          continue;
-        }
-        found = entry.path();
-        return true;
-      }
-      return false;
-    })) << row.line << "\n" << instance_->Log();
+    EXPECT_TRUE(Eventually(
+        kBound,
+        [&] {
+          for (const fs::directory_entry& entry :
+               fs::directory_iterator(instance_->queue_directory() + "/dump")) {
+            const std::string name = entry.path().filename();
+            if (!absl::StartsWith(name, row.name() + "-") || !std::regex_match(name, wanted))
+              continue;
+            // "wake-fifo-17" is not of "wake".
+            if (name.substr(row.name().size() + 1).find_first_not_of("0123456789") <
+                name.size() - row.name().size() - 1 - suffix.size()) {
+              continue;
+            }
+            found = entry.path();
+            return true;
+          }
+          return false;
+        }))
+        << row.line << "\n"
+        << instance_->Log();
     const std::string text = found.empty() ? "" : ReadFile(found);
     if (!found.empty()) fs::remove(found);
     return text;
@@ -312,8 +317,8 @@ class Inheritance : public ConformanceTest {
         if (absl::StartsWith(line, "environment GENERATION=")) continue;
         absl::StrAppend(dump, "woken ", row.name(), ": ", line, "\n");
       }
-      absl::StrAppend(dump, "woken ", row.name(), ": request ",
-                      OneWakeUp(Await(row, "\\.request")), "\n");
+      absl::StrAppend(dump, "woken ", row.name(), ": request ", OneWakeUp(Await(row, "\\.request")),
+                      "\n");
     }
   }
 
@@ -326,9 +331,9 @@ class Inheritance : public ConformanceTest {
       for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
         struct stat file;
         if (lstat(entry.path().c_str(), &file) != 0) continue;
-        lines.push_back(absl::StrFormat(
-            "%s files: %s mode=%o uid=%d gid=%d links=%d size=%d", phase, entry.path().string(),
-            file.st_mode, file.st_uid, file.st_gid, file.st_nlink, file.st_size));
+        lines.push_back(absl::StrFormat("%s files: %s mode=%o uid=%d gid=%d links=%d size=%d",
+                                        phase, entry.path().string(), file.st_mode, file.st_uid,
+                                        file.st_gid, file.st_nlink, file.st_size));
         if (S_ISREG(file.st_mode)) {
           lines.push_back(absl::StrCat(phase, " content: ", entry.path().string(), " '",
                                        Pids(ReadFile(entry.path())), "'"));

@@ -49,9 +49,9 @@ void BecomeSubreaper();
 // Waits without blocking for `pid` if it is a zombie child of this process.
 void Reap(pid_t pid);
 
-// Runs a command with a clean environment, standard input from `input` and standard output and error
-// to `output` (appended to). Returns its exit status, or -1 when it was killed or took longer than
-// `bound`.
+// Runs a command with a clean environment, standard input from `input` and standard output and
+// error to `output` (appended to). Returns its exit status, or -1 when it was killed or took longer
+// than `bound`.
 int RunCommand(const std::vector<std::string>& command, const std::string& output,
                absl::Duration bound, const std::string& input = "/dev/null");
 

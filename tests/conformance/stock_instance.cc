@@ -155,12 +155,9 @@ absl::Status StockInstance::Prepare(const StockInstanceOptions& options) {
   chmod(log_file().c_str(), 0666);
 
   parameters_ = {
-      {"queue_directory", queue_directory()},
-      {"data_directory", data_directory()},
-      {"daemon_directory", directory_ + "/sbin"},
-      {"mail_owner", kMailOwner},
-      {"maillog_file_prefixes", directory_},
-      {"maillog_file", log_file()},
+      {"queue_directory", queue_directory()},     {"data_directory", data_directory()},
+      {"daemon_directory", directory_ + "/sbin"}, {"mail_owner", kMailOwner},
+      {"maillog_file_prefixes", directory_},      {"maillog_file", log_file()},
       {"myhostname", "instance.example.test"},
   };
   if (getenv("ASAN_OPTIONS") != nullptr) {

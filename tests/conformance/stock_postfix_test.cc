@@ -37,7 +37,8 @@ struct Service {
   bool is_private = true, unprivileged = true, chroot = false;
 };
 
-// Debian's file has no braces and no broken lines; its defaults are those of compatibility level 3.6.
+// Debian's file has no braces, and its continued lines hold arguments alone; the defaults are those
+// of compatibility level 3.6.
 std::vector<Service> ServicesOf(const std::string& master_cf) {
   std::vector<Service> services;
   std::ifstream file(master_cf);
@@ -46,8 +47,7 @@ std::vector<Service> ServicesOf(const std::string& master_cf) {
     if (line.empty() || line[0] == '#' || line[0] == ' ' || line[0] == '\t') continue;
     const std::vector<std::string> f =
         absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipWhitespace());
-    services.push_back(
-        {f.at(0), f.at(1), f.at(7), f.at(2) != "n", f.at(3) != "n", f.at(4) == "y"});
+    services.push_back({f.at(0), f.at(1), f.at(7), f.at(2) != "n", f.at(3) != "n", f.at(4) == "y"});
   }
   return services;
 }
@@ -209,9 +209,8 @@ class BothMasters : public DebianPostfix {
     ASSERT_NE(instance_, nullptr);
     ReachEveryService();
     const auto add = [&](const Service& service, const std::string& line) {
-      lines->push_back(absl::StrCat(
-          service.name, " ", service.type, ": ",
-          absl::StrReplaceAll(line, {{instance_->directory(), "DIR"}})));
+      lines->push_back(absl::StrCat(service.name, " ", service.type, ": ",
+                                    absl::StrReplaceAll(line, {{instance_->directory(), "DIR"}})));
     };
     for (const Service& service : services_) {
       const absl::optional<ProcessInfo> info = ProcessOf(service);
@@ -372,27 +371,29 @@ TEST_P(StockPostfix, KilledDaemonsLoseNoMail) {
   // The box has notices to the postmaster too, and the queue half a file of each killed cleanup.
   size_t arrived = 0;
   int duplicates = 0;
-  EXPECT_TRUE(Eventually(kMailBound, [&] {
-    arrived = 0;
-    duplicates = 0;
-    for (const auto& [subject, count] : Box()) {
-      if (!absl::StartsWith(subject, "mail ")) continue;
-      ++arrived;
-      duplicates += count - 1;
-    }
-    if (arrived == static_cast<size_t>(sent)) return true;
-    FlushQueue();
-    return false;
-  })) << arrived
-      << " of " << sent << " in the box, " << instance_->QueueCount() << " in the queue";
-  std::cout << killed << " daemons killed, " << sent << " mails taken, " << arrived
-            << " arrived, " << duplicates << " of them once more\n";
+  EXPECT_TRUE(Eventually(kMailBound,
+                         [&] {
+                           arrived = 0;
+                           duplicates = 0;
+                           for (const auto& [subject, count] : Box()) {
+                             if (!absl::StartsWith(subject, "mail ")) continue;
+                             ++arrived;
+                             duplicates += count - 1;
+                           }
+                           if (arrived == static_cast<size_t>(sent)) return true;
+                           FlushQueue();
+                           return false;
+                         }))
+      << arrived << " of " << sent << " in the box, " << instance_->QueueCount() << " in the queue";
+  std::cout << killed << " daemons killed, " << sent << " mails taken, " << arrived << " arrived, "
+            << duplicates << " of them once more\n";
   EXPECT_EQ(instance_->MasterPid(), master);
   EXPECT_EQ(instance_->Postfix("status"), 0);
   // Whatever the daemons say about each other's death; the master is checked by its own words.
-  Expect("/(smtpd|cleanup|qmgr|pickup|local|trivial-rewrite|bounce|anvil|smtp|proxymap|showq|error|"
-         "postlogd|tlsmgr|flush|scache|verify|postsuper|sendmail|postkick|postqueue|defer|trace)"
-         "\\[[0-9]+\\]: ");
+  Expect(
+      "/(smtpd|cleanup|qmgr|pickup|local|trivial-rewrite|bounce|anvil|smtp|proxymap|showq|error|"
+      "postlogd|tlsmgr|flush|scache|verify|postsuper|sendmail|postkick|postqueue|defer|trace)"
+      "\\[[0-9]+\\]: ");
   Expect("master\\[[0-9]+\\]: warning: process .* pid [0-9]+ (killed by signal 9|exit status 1)$");
   Expect("master\\[[0-9]+\\]: warning: .*: bad command startup -- throttling");
   Expect("master\\[[0-9]+\\]: warning: (unix_trigger_event|master_wakeup_timer_event)");

@@ -90,9 +90,7 @@ bool Connect(int fd, const LoadEndpoint& endpoint) {
   sockaddr_un to = {};
   to.sun_family = AF_UNIX;
   endpoint.path.copy(to.sun_path, sizeof to.sun_path - 1);
-  return Retry([&] {
-           return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to);
-         }) == 0;
+  return Retry([&] { return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to); }) == 0;
 }
 
 // A name of its own for each client's end: an address of the loopback network per client, so that

@@ -7,10 +7,10 @@
 //   LoadResult result = load.Finish();
 //   EXPECT_EQ(result.lost, std::vector<std::string>());
 //
-// Lost is (faults.md) what the kernel connected, whose client did not give up, whose worker was not
-// killed by the test, and which got no complete answer; refused connections count too. A client that
-// keeps its connection for many requests has lost nothing when the connection ends between two
-// answers: the worker was told to go (P43) while the request was on its way. It asks again on a new
+// Lost is what the kernel connected, whose client did not give up, whose worker was not killed by
+// the test, and which got no complete answer; refused connections count too. A client that keeps
+// its connection for many requests has lost nothing when the connection ends between two answers:
+// the worker was told to go (P43) while the request was on its way. It asks again on a new
 // connection, and that request may not fail.
 //
 // Thread: one calls it.
