@@ -36,8 +36,8 @@ void MakeDirectory(const std::string& path) {
 }
 
 // As the master is started: from a session of its own, with an environment of a few variables.
-[[noreturn]] void Execute(const std::vector<std::string>& arguments, const std::string& output,
-                          void (*before_exec)()) {
+[[noreturn]] void Execute(const std::vector<std::string>& arguments, const std::string& variable,
+                          const std::string& output, void (*before_exec)()) {
   setsid();
   const int log = open(output.c_str(), O_WRONLY | O_APPEND | O_CREAT, 0666);
   const int null = open("/dev/null", O_RDWR);
@@ -51,8 +51,7 @@ void MakeDirectory(const std::string& path) {
   }
   pointers.push_back(nullptr);
   char path[] = "PATH=/usr/bin:/bin";
-  char secret[] = "LD_LIBRARY_PATH=/nowhere";
-  char* environment[] = {path, secret, nullptr};
+  char* environment[] = {path, const_cast<char*>(variable.c_str()), nullptr};
   execve(pointers[0], pointers.data(), environment);
   _exit(125);
 }
@@ -67,6 +66,9 @@ void CopyProgram(const std::string& from, const std::string& to) {
 
 LineClient ConnectTo(int family, const sockaddr* address, socklen_t length) {
   UniqueFd fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  // A local connect waits as long as the backlog is full.
+  const timeval bound = absl::ToTimeval(kGenerousBound);
+  setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
   if (!fd.valid() || connect(fd.get(), address, length) != 0) return LineClient();
   return LineClient(std::move(fd));
 }
@@ -109,6 +111,10 @@ LineClient ConnectUnix(const std::string& path) {
   address.sun_family = AF_UNIX;
   std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
   return ConnectTo(AF_UNIX, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+}
+
+int64_t Times(int64_t brief, int64_t full) {
+  return getenv("POSTHOUSE_FULL") != nullptr ? full : brief;
 }
 
 std::string AskOnce(LineClient client, absl::string_view line) {
@@ -191,6 +197,11 @@ void MasterProcess::CopyMaster() {
   CopyProgram(TestProgram("posthouse-master"), program_);
 }
 
+void MasterProcess::UseProgram(absl::string_view program, absl::string_view variable) {
+  program_ = TestProgram(program);
+  variable_ = std::string(variable);
+}
+
 void MasterProcess::SetParameters(const std::vector<std::string>& lines) {
   std::string text = absl::StrCat(
       "compatibility_level = 3.6\nqueue_directory = ", dir_.Path("queue"),
@@ -216,7 +227,7 @@ void MasterProcess::Launch(const std::vector<std::string>& options, void (*befor
   const std::vector<std::string> arguments = Arguments(options);
   const std::string log = dir_.Path("log");
   pid_ = fork();
-  if (pid_ == 0) Execute(arguments, log, before_exec);
+  if (pid_ == 0) Execute(arguments, variable_, log, before_exec);
 }
 
 bool MasterProcess::Start(const std::vector<std::string>& options) {
@@ -237,7 +248,7 @@ MasterProcess::Outcome MasterProcess::Run(const std::vector<std::string>& option
   const std::string output = dir_.Path("output");
   unlink(output.c_str());
   const pid_t pid = fork();
-  if (pid == 0) Execute(arguments, output, nullptr);
+  if (pid == 0) Execute(arguments, variable_, output, nullptr);
   const absl::optional<int> status = WaitForExit(pid);
   Outcome outcome;
   if (status.has_value() && WIFEXITED(*status)) outcome.exit_status = WEXITSTATUS(*status);

@@ -16,6 +16,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <set>
 #include <string>
 #include <vector>
@@ -38,6 +39,9 @@ int FreeTcpPort();
 LineClient ConnectTcp(int port);
 LineClient ConnectUnix(const std::string& path);
 
+// `full` under POSTHOUSE_FULL=1, which asks for the counts of the statements; else `brief`.
+int64_t Times(int64_t brief, int64_t full);
+
 // The answer to one line; "<refused>" from an empty client.
 std::string AskOnce(LineClient client, absl::string_view line);
 
@@ -59,6 +63,8 @@ class MasterProcess {
   void AddProgram(absl::string_view name, absl::string_view program);
   // Runs a copy of the master that everybody can execute.
   void CopyMaster();
+  // Runs another program of the test's command line in its place, with one more variable.
+  void UseProgram(absl::string_view program, absl::string_view variable);
   const std::string& program() const { return program_; }
   // main.cf beyond what every test has; master.cf, one line per service. Takes effect with Start()
   // or Reload().
@@ -104,6 +110,7 @@ class MasterProcess {
 
   TempDir dir_;
   std::string program_;
+  std::string variable_ = "LD_LIBRARY_PATH=/nowhere";
   pid_t pid_ = 0;
 };
 

@@ -5,6 +5,7 @@
 //   master         waits until the master is gone   serve    answers one client with "hello"
 //   fork           goes on in a child; the parent exits 0
 //   forever        waits for a signal                 shutdown  shuts the listen socket down
+//   single         one client after the other, as a stock daemon: "held", then its line, answered
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -52,6 +53,25 @@ void Serve() {
   close(listener_or_connection);
 }
 
+// Until the master is gone or has reloaded.
+void ServeOneByOne(posthouse::WorkerStatus* status) {
+  for (;;) {
+    pollfd entries[2] = {{5, POLLIN, 0}, {6, POLLIN, 0}};
+    if (poll(entries, 2, -1) < 0) continue;
+    if (entries[0].revents != 0) _exit(0);
+    const int client = accept(6, nullptr, nullptr);
+    if (client < 0) continue;
+    status->Report(posthouse::Availability::kTaken);
+    char line[1000];
+    if (write(client, "held\n", 5) == 5) {
+      const ssize_t got = read(client, line, sizeof(line));
+      if (got > 0 && write(client, line, static_cast<size_t>(got)) != got) _exit(7);
+    }
+    close(client);
+    status->Report(posthouse::Availability::kAvailable);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -64,6 +84,7 @@ int main(int argc, char** argv) {
     if (word == "report") Report(argc, argv);
     if (word == "master") Wait(5, POLLIN);
     if (word == "serve") Serve();
+    if (word == "single") ServeOneByOne(&status);
     if (word == "forever") pause();
     if (word == "shutdown") shutdown(6, SHUT_RD);
     if (word == "fork" && fork() != 0) _exit(0);
