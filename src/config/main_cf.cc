@@ -1,10 +1,10 @@
 #include "posthouse/config/main_cf.h"
 
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -82,8 +82,9 @@ class Definitions {
  private:
   absl::string_view file_;
   ParameterStore* store_;
-  // The line of the latest definition of each name.
-  absl::flat_hash_map<std::string, int> lines_;
+  // The line of the latest definition of each name. Not Abseil's, whose hash maps are broken when an
+  // allocation inside fails (F125).
+  std::unordered_map<std::string, int> lines_;
   BoundedReports warnings_{"definitions that are replaced or ignored"};
   BoundedReports errors_{"lines that are no definition"};
 };

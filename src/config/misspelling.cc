@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -21,8 +21,11 @@ using config_internal::IsNameChar;
 using config_internal::IsSpace;
 using config_internal::Quoted;
 
+// Not Abseil's, whose hash sets are broken when an allocation inside fails (F125).
+using NameSet = std::unordered_set<std::string>;
+
 // The names behind the dollar signs of a text, whatever the rest of its grammar.
-void CollectReferences(absl::string_view text, absl::flat_hash_set<std::string>* names) {
+void CollectReferences(absl::string_view text, NameSet* names) {
   for (size_t at = text.find('$'); at != absl::string_view::npos; at = text.find('$', at + 1)) {
     size_t start = at + 1;
     while (start < text.size() &&
@@ -60,21 +63,21 @@ bool OneEditApart(absl::string_view a, absl::string_view b) {
 
 absl::Status ReportMisspellings(absl::Span<Parameter* const> loaded, const ParameterStore& store,
                                 std::vector<std::string>* warnings) {
-  absl::flat_hash_set<std::string> known;
+  NameSet known;
   for (const Parameter* parameter : loaded) known.insert(parameter->name());
   std::vector<std::pair<std::string, const Parameter*>> suspects;
   for (std::string& name : store.Names()) {
-    if (known.contains(name) || store.read_only(name)) continue;
+    if (known.count(name) > 0 || store.read_only(name)) continue;
     const Parameter* meant = Neighbour(name, loaded);
     if (meant != nullptr) suspects.emplace_back(std::move(name), meant);
   }
   if (suspects.empty()) return absl::OkStatus();
 
-  absl::flat_hash_set<std::string> used;
+  NameSet used;
   for (const std::string& name : store.Names()) CollectReferences(store.Find(name)->value, &used);
   BoundedReports reports("names that look misspelt");
   for (const auto& [name, meant] : suspects) {
-    if (used.contains(name)) continue;
+    if (used.count(name) > 0) continue;
     reports.Add(absl::StrCat(store.Find(name)->origin, ": unknown parameter ", Quoted(name),
                              "; did you mean ", meant->name(), "?"));
   }
