@@ -76,8 +76,9 @@ int Master::FatalExit(const absl::Status& status) {
     service->CloseChannel();
   }
   locks_.clear();
-  if (!log_.has_sinks() || early_log_ != nullptr) {
-    TellCaller(reason);
+  const bool logs = log_.has_sinks() && early_log_ == nullptr;
+  if (!logs || waiting_.somebody_waits() || start_stderr_.valid()) TellCaller(reason);
+  if (!logs) {
     // Where records go before main.cf has said something else.
     const std::vector<EarlyRecord> records =
         early_log_ == nullptr ? std::vector<EarlyRecord>() : early_log_->Take();
@@ -103,22 +104,26 @@ void Master::TellCaller(absl::string_view reason) {
 // M114: TERM to the own process group, and the end by the same signal. In between the master stays
 // until its workers have ended, so that a caller who sees it gone finds nothing left (F108); it
 // waits no longer than `postfix stop` does (M120).
+// Called again in the next turn when memory is lacking; what needs none is done once (F125).
 void Master::BeginStop(int signal) {
-  stopping_ = true;
-  watchdog_.Stop();
-  SetForcedEnd(times_.forced_end);
-  SetDisposition(SIGTERM, SIG_IGN);
-  // Not the leader of a group: workers are sent the signal one by one (M115).
-  group_signalled_ = os::Kill(-os::Getpid(), SIGTERM) == 0;
-  log_.Info(absl::StrCat("terminating on signal ", signal));
+  if (!stop_timer_->pending()) {
+    stop_timer_->Start(absl::Nanoseconds(times_.supervisor.stop_ns) + kBurial);
+    watchdog_.Stop();
+    SetForcedEnd(times_.forced_end);
+    SetDisposition(SIGTERM, SIG_IGN);
+    // Not the leader of a group: workers are sent the signal one by one (M115).
+    group_signalled_ = os::Kill(-os::Getpid(), SIGTERM) == 0;
+    Guard("a log line", [&] { log_.Info(absl::StrCat("terminating on signal ", signal)); });
+  }
   supervisor_.Stop(os::SteadyNanos());
-  Act();
+  stopping_ = true;
+  // Goes on at the end of the turn.
+  Guard("the stop", [&] { Act(); });
   for (const auto& [id, service] : services_.all()) {
     service->CloseListeners();
     // Workers in sessions of their own learn it this way (M116).
     service->CloseChannel();
   }
-  stop_timer_->Start(absl::Nanoseconds(times_.supervisor.stop_ns) + kBurial);
 }
 
 void Master::OnStopLimit(int /*event*/, void* context) {
