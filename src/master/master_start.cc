@@ -182,8 +182,9 @@ absl::Status Master::StartEarlyLog() {
   log_.set_tag(
       absl::StrCat(FromEnvironment("MAIL_LOGTAG").value_or(kEarlyLogTag), "/", kProcessName));
   auto early = std::make_unique<EarlyLog>();
-  early_log_ = early.get();
+  EarlyLog* const owned_by_log = early.get();
   log_.AddSink(std::move(early));
+  early_log_ = owned_by_log;
   return absl::OkStatus();
 }
 
@@ -464,7 +465,10 @@ absl::Status Master::MakeFlowPipe() {
 absl::Status Master::StartLog() {
   const std::vector<EarlyRecord> records = early_log_->Take();
   early_log_ = nullptr;
-  SetLogSinks();
+  if (!Guard("log sinks", [&] { SetLogSinks(); })) {
+    log_.RemoveSinks();
+    return absl::ResourceExhaustedError("no memory for the log");
+  }
   for (const EarlyRecord& record : records) log_.Write(record.severity, record.text);
   return absl::OkStatus();
 }
