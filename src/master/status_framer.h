@@ -7,10 +7,10 @@
 //   for (const ReceivedStatus& received : batch.messages) ...
 //
 // Each sender has a framing of its own: a message that one has begun never shifts those of another
-// (F71). Who states its own process number is in step again with its very next message, whatever
-// it wrote before: bytes in front of its number are dropped. A message that states another process
-// than the one that wrote it is gossip (F70, MO3), and never reaches whoever keeps the accounts.
-// Generation and availability are handed on as they came (P34, P35).
+// (F71). Who states its own process number is in step again with its second whole message at the
+// latest, whatever it wrote before: bytes in front of its number are dropped. A message that states
+// another process than the one that wrote it is gossip (F70, MO3), and never reaches whoever keeps
+// the accounts. Generation and availability are handed on as they came (P34, P35).
 //
 // A pure class: no descriptor, no clock; any bytes may be fed in any pieces. Memory is bounded: a
 // sender has at most 11 bytes kept, and at most kMaxSenders senders have any; a sender more, and
