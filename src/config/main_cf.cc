@@ -82,8 +82,8 @@ class Definitions {
  private:
   absl::string_view file_;
   ParameterStore* store_;
-  // The line of the latest definition of each name. Not Abseil's, whose hash maps are broken when an
-  // allocation inside fails (F125).
+  // The line of the latest definition of each name. Not Abseil's, whose hash maps are broken when
+  // an allocation inside fails (F125).
   std::unordered_map<std::string, int> lines_;
   BoundedReports warnings_{"definitions that are replaced or ignored"};
   BoundedReports errors_{"lines that are no definition"};

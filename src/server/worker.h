@@ -40,11 +40,11 @@
 #include "posthouse/io/unique_fd.h"
 #include "posthouse/log/log.h"
 #include "posthouse/master/protocol.h"
+#include "posthouse/process/watchdog.h"
 #include "posthouse/server/command_line.h"
 #include "posthouse/server/listen_fd.h"
 #include "posthouse/server/service_context.h"
 #include "posthouse/server/status_channel.h"
-#include "posthouse/process/watchdog.h"
 
 namespace posthouse {
 

@@ -38,8 +38,8 @@ std::string TempDir::WriteFile(absl::string_view name, absl::string_view content
 
 std::string ReadFileOrEmpty(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  // A file of /proc may end in an error: its process is gone. The iterators of a stream buffer throw
-  // then; this leaves what was read.
+  // A file of /proc may end in an error: its process is gone. The iterators of a stream buffer
+  // throw then; this leaves what was read.
   std::ostringstream text;
   text << file.rdbuf();
   return text.str();
