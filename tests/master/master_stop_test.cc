@@ -27,9 +27,8 @@ class MasterStopTest : public MasterFaultFixture {};
 // The limit is that of `postfix stop` (M120): three seconds, then KILL, then a moment for burials.
 TEST_F(MasterStopTest, NothingIsLeftOfIdleBusyStubbornAndStoppedWorkers) {
   const int port = FreeTcpPort();
-  master_.AddScript("stubborn", "trap '' TERM\nwhile :; do sleep 1; done");
   master_.SetTable({"idle unix - n n - 3 echo", "busy unix - n n - 3 scripted single",
-                    "stubborn unix - n n - 3 stubborn", "stopped unix - n n - 3 echo",
+                    "stubborn unix - n n - 3 scripted stubborn single", "stopped unix - n n - 3 echo",
                     absl::StrCat("127.0.0.1:", port, " inet n n n - 3 echo")});
   ASSERT_TRUE(master_.Start()) << master_.Log();
   EXPECT_EQ(Ask("private/idle"), "hello");
@@ -38,14 +37,9 @@ TEST_F(MasterStopTest, NothingIsLeftOfIdleBusyStubbornAndStoppedWorkers) {
   LineClient stubborn = master_.Connect("private/stubborn");
   EXPECT_EQ(Ask("private/stopped"), "hello");
   EXPECT_EQ(AskOnce(ConnectTcp(port), "hello"), "hello");
-  // The trap must be in place, which its first sleep shows.
-  std::set<pid_t> workers;
-  ASSERT_TRUE(WaitUntil([&] {
-    workers = master_.Workers();
-    bool trapped = false;
-    for (const pid_t worker : workers) trapped |= !ChildrenOf(worker).empty();
-    return trapped && workers.size() == 5;
-  })) << master_.Log();
+  EXPECT_EQ(stubborn.ReadLine(), "held");
+  const std::set<pid_t> workers = master_.Workers();
+  EXPECT_EQ(workers.size(), 5u);
   for (const pid_t worker : workers) {
     if (ArgumentsOf(worker).find("-n stopped ") != std::string::npos) kill(worker, SIGSTOP);
   }
@@ -88,17 +82,18 @@ TEST_F(MasterStopTest, AClientThatComesAtOnceAfterTheWaitingStartIsServed) {
 // A master that dies while it initialises is a start that has failed.
 TEST_F(MasterStopTest, TheWaitingStartTellsThatTheMasterWasKilledWhileItStarted) {
   // The debugger's command runs when the locks are taken, before the sockets are there.
-  master_.SetParameters({absl::StrCat("debugger_command = exec sleep 1000")});
+  master_.SetParameters({absl::StrCat("debugger_command = until test -e ", master_.path("goon"),
+                                      "; do sleep 0.1; done")});
   master_.SetTable({"echo unix - n n - 3 echo"});
-  const std::string output = master_.path("log");
   master_.Launch({"-w", "-D"});
   ASSERT_TRUE(WaitUntil([&] { return master_.LockedBy() > 0; }));
-  kill(-master_.LockedBy(), SIGKILL);
+  kill(master_.LockedBy(), SIGKILL);
   const absl::optional<int> status = master_.WaitForEnd();
   ASSERT_TRUE(status.has_value());
   EXPECT_TRUE(WIFEXITED(*status) && WEXITSTATUS(*status) != 0) << *status;
   EXPECT_THAT(master_.Log(), HasSubstr("fatal: "));
   // Where -w returned with failure, nothing runs, and the next start works.
+  master_.AddScript("../goon", "");
   master_.SetParameters({});
   ASSERT_TRUE(master_.Start()) << master_.Log();
   EXPECT_EQ(Ask("private/echo"), "hello");

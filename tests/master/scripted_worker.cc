@@ -5,6 +5,7 @@
 //   master         waits until the master is gone   serve    answers one client with "hello"
 //   fork           goes on in a child; the parent exits 0
 //   forever        waits for a signal                 shutdown  shuts the listen socket down
+//   stubborn       ignores TERM from now on
 //   single         one client after the other, as a stock daemon: "held", then its line, answered
 
 #include <poll.h>
@@ -86,6 +87,7 @@ int main(int argc, char** argv) {
     if (word == "serve") Serve();
     if (word == "single") ServeOneByOne(&status);
     if (word == "forever") pause();
+    if (word == "stubborn") signal(SIGTERM, SIG_IGN);
     if (word == "shutdown") shutdown(6, SHUT_RD);
     if (word == "fork" && fork() != 0) _exit(0);
     if (absl::StartsWith(word, "log:")) SendLog(word.substr(4));
