@@ -1,13 +1,12 @@
 // posthouse-master, but that a test decides which of its allocations fail or hang, and how long its
 // times are: master_control.h.
 
-#include "posthouse/master/master.h"
-
 #include <cstdlib>
 #include <new>
 #include <string>
 #include <vector>
 
+#include "posthouse/master/master.h"
 #include "tests/master/master_control.h"
 
 namespace {

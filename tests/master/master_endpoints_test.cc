@@ -73,7 +73,8 @@ TEST_F(MasterEndpointsTest, TheWildcardsOfBothFamiliesAreListenedToSeparately) {
   const std::string six = absl::StrCat("[::]:", kPort, " inet n n n - 3 echo");
   const std::string four = absl::StrCat("0.0.0.0:", kPort, " inet n n n - 3 echo");
   for (const char* v6_only : {"0", "1"}) {
-    for (const auto& table : std::vector<std::vector<std::string>>{{six, four}, {four, six}, {six}}) {
+    for (const auto& table :
+         std::vector<std::vector<std::string>>{{six, four}, {four, six}, {six}}) {
       SCOPED_TRACE(absl::StrCat("default v6-only ", v6_only, ", first ", table[0]));
       std::thread network([&] {
         ASSERT_TRUE(EnterNetwork(v6_only));
@@ -175,8 +176,9 @@ TEST_F(MasterEndpointsTest, WhatOccupiesASocketsNameIsReplacedOnlyIfItIsADeadSoc
 
 // Names stay (M119), whatever ends the master, and the next one makes the same ones anew.
 TEST_F(MasterEndpointsTest, AfterEveryEndTheNextStartFindsAndMakesTheSameNames) {
-  master_.SetTable({"one unix - n n - 3 echo", "two unix n n n - 3 echo", "three fifo n n n - 1 echo",
-                    "four unix-dgram - n n - 1 echo", "five pass - n n - 1 echo"});
+  master_.SetTable({"one unix - n n - 3 echo", "two unix n n n - 3 echo",
+                    "three fifo n n n - 1 echo", "four unix-dgram - n n - 1 echo",
+                    "five pass - n n - 1 echo"});
   std::string first;
   for (const int signal : {SIGTERM, SIGINT, SIGQUIT, SIGKILL, SIGSEGV, SIGTERM}) {
     SCOPED_TRACE(absl::StrCat("signal ", signal));
@@ -222,8 +224,7 @@ TEST_F(MasterEndpointsTest, AfterEveryPauseTheServiceIsWatchedAgain) {
       {"back-off", "exit 0", "ends at once with exit status 0"},
       {"crash", "kill -SEGV $$", "killed by signal 11"},
       {"killed", "kill -KILL $$", "is killed again and again"},
-      {"limit", absl::StrCat("exec ", master_.path("bin/scripted"), " taken forever"),
-       ""},
+      {"limit", absl::StrCat("exec ", master_.path("bin/scripted"), " taken forever"), ""},
       {"no permission", good, "Permission denied"},
   };
   for (const Pause& pause : pauses) {
@@ -263,7 +264,8 @@ TEST_F(MasterEndpointsTest, ConnectionsThatNobodyHasAcceptedSurviveEveryWorker) 
   std::vector<LineClient> clients;
   constexpr int kQueued = 200;
   for (int i = 0; i < kQueued; ++i) {
-    clients.push_back(i % 2 == 0 ? ConnectTcp(port) : ConnectAtOnce(master_.QueuePath("private/one")));
+    clients.push_back(i % 2 == 0 ? ConnectTcp(port)
+                                 : ConnectAtOnce(master_.QueuePath("private/one")));
     ASSERT_TRUE(clients.back().valid()) << i;
   }
   // Workers that have accepted nobody are killed, told to end, and retired by reloads.

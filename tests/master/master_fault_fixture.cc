@@ -140,8 +140,8 @@ void MasterFaultFixture::TearDown() {
   const int64_t lines = master_.LogCount("\n");
   EXPECT_LE(static_cast<double>(lines), 10 * seconds + static_cast<double>(allowed_lines_))
       << master_.Log().substr(0, 10000);
-  for (const char* report : {"AddressSanitizer", "LeakSanitizer", "runtime error:", "panic:",
-                             "did not expect"}) {
+  for (const char* report :
+       {"AddressSanitizer", "LeakSanitizer", "runtime error:", "panic:", "did not expect"}) {
     EXPECT_EQ(master_.LogCount(report), 0) << master_.Log();
   }
 }

@@ -150,9 +150,9 @@ TEST_F(MasterLoadFaultsTest, WakeUpsOfServicesThatAreStoppedDelayNobody) {
 // F89: what the master waits in is the one wait for events, whatever happens around it.
 TEST_F(MasterLoadFaultsTest, NoCallOfABusyMasterTakesLongButTheWait) {
   if (access("/usr/bin/strace", X_OK) != 0) GTEST_SKIP() << "there is no strace";
-  std::vector<std::string> table = {"good unix - n n - 5 echo", "bad unix - n n - 2 scripted exit:1",
-                                    "wake unix - n n 1 1 scripted taken forever",
-                                    "fifo fifo - n n 1 1 scripted taken forever"};
+  std::vector<std::string> table = {
+      "good unix - n n - 5 echo", "bad unix - n n - 2 scripted exit:1",
+      "wake unix - n n 1 1 scripted taken forever", "fifo fifo - n n 1 1 scripted taken forever"};
   master_.SetTable(table);
   ASSERT_TRUE(master_.Start()) << master_.Log();
   const std::string trace = master_.path("trace");
@@ -246,9 +246,9 @@ TEST_F(MasterLoadFaultsTest, UnderReloadsAndKillsNothingGrows) {
   const Sample last = sample_after(absl::Seconds(Times(7, 600)));
   load.Stop();
   std::printf("%d rounds, %d requests; descriptors %d and %d, bytes %d and %d\n",
-              static_cast<int>(round), static_cast<int>(load.served()),
-              static_cast<int>(first.fds), static_cast<int>(last.fds),
-              static_cast<int>(first.memory), static_cast<int>(last.memory));
+              static_cast<int>(round), static_cast<int>(load.served()), static_cast<int>(first.fds),
+              static_cast<int>(last.fds), static_cast<int>(first.memory),
+              static_cast<int>(last.memory));
   EXPECT_EQ(load.lost(), 0);
   EXPECT_EQ(last.fds, first.fds);
   // A page here and there is the allocator's.

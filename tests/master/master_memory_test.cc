@@ -59,7 +59,8 @@ class MasterMemoryTest : public MasterFaultFixture {
 TEST_F(MasterMemoryTest, AFailedAllocationWhileAWorkerIsStartedDelaysItsClientAtMost) {
   constexpr size_t kServices = 20;
   std::vector<std::string> table;
-  for (size_t i = 0; i < kServices; ++i) table.push_back(absl::StrCat("s", i, " unix - n n - 1 echo"));
+  for (size_t i = 0; i < kServices; ++i)
+    table.push_back(absl::StrCat("s", i, " unix - n n - 1 echo"));
   master_.SetTable(table);
   ASSERT_TRUE(master_.Start()) << master_.Log();
   // A service that was throttled for it (M70) waits for a second; the others go on meanwhile.
@@ -136,8 +137,8 @@ TEST_F(MasterMemoryTest, AFailedAllocationInAReloadIsAllOrNothing) {
         });
       },
       [&] {
-        EXPECT_TRUE(WaitUntil([&] { return is_there("odd") != is_there("even"); },
-                              absl::Seconds(5)))
+        EXPECT_TRUE(
+            WaitUntil([&] { return is_there("odd") != is_there("even"); }, absl::Seconds(5)))
             << master_.Log();
         EXPECT_EQ(Ask("private/kept"), "hello");
         master_.SetTable(even);

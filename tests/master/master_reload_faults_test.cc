@@ -55,8 +55,9 @@ class MasterReloadFaultsTest : public MasterFaultFixture {
 // One to three edits of some bytes, words or lines.
 std::string Mutated(std::string text, std::mt19937* random) {
   const auto below = [&](size_t n) { return static_cast<size_t>((*random)()) % n; };
-  static const char* const kWords[] = {"inet", "unix", "fifo", "-", "n", "y", "-1", "99999999999",
-                                       "{",    "}",    "\n",   " ", "=", "$x", "../x", "1?"};
+  static const char* const kWords[] = {"inet", "unix",        "fifo", "-", "n",  "y",
+                                       "-1",   "99999999999", "{",    "}", "\n", " ",
+                                       "=",    "$x",          "../x", "1?"};
   for (size_t edits = 1 + below(3); edits > 0 && !text.empty(); --edits) {
     const size_t at = below(text.size());
     switch (below(5)) {
@@ -124,8 +125,8 @@ TEST_F(MasterReloadFaultsTest, MutatedConfigurationsHarmNoClientAndAGoodOneTakes
 TEST_F(MasterReloadFaultsTest, AStormOfReloadsUnderLoadPilesNothingUp) {
   constexpr int kLimit = 3;
   const auto table_of = [](int i) {
-    return std::vector<std::string>{absl::StrCat("one unix - n n - ", kLimit, " echo -o max_use=",
-                                                 1000 + i)};
+    return std::vector<std::string>{
+        absl::StrCat("one unix - n n - ", kLimit, " echo -o max_use=", 1000 + i)};
   };
   master_.SetTable(table_of(0));
   ASSERT_TRUE(master_.Start()) << master_.Log();
@@ -226,7 +227,8 @@ TEST_F(MasterReloadFaultsTest, AfterRandomEditsRealityIsTheFile) {
           right = true;
         }
         return right;
-      })) << name << " " << uses;
+      })) << name
+          << " " << uses;
     }
     // Workers of what is not in the file go.
     ASSERT_TRUE(WaitUntil([&] {
@@ -254,20 +256,20 @@ struct Obstacle {
 };
 
 std::vector<Obstacle> Obstacles() {
-  return {{"missing", [](const std::string&) {}, "No such file"},
-          {"directory", [](const std::string& path) { mkdir(path.c_str(), 0755); },
-           "not a regular file"},
-          {"fifo", [](const std::string& path) { mkfifo(path.c_str(), 0644); },
-           "not a regular file"},
-          {"endless device",
-           [](const std::string& path) { EXPECT_EQ(symlink("/dev/zero", path.c_str()), 0); },
-           "not a regular file"},
-          {"ten gigabytes",
-           [](const std::string& path) {
-             std::ofstream(path) << "one unix - n n - 3 echo\n";
-             EXPECT_EQ(truncate(path.c_str(), 10ll << 30), 0);
-           },
-           "10737418240 bytes; the limit is"}};
+  return {
+      {"missing", [](const std::string&) {}, "No such file"},
+      {"directory", [](const std::string& path) { mkdir(path.c_str(), 0755); },
+       "not a regular file"},
+      {"fifo", [](const std::string& path) { mkfifo(path.c_str(), 0644); }, "not a regular file"},
+      {"endless device",
+       [](const std::string& path) { EXPECT_EQ(symlink("/dev/zero", path.c_str()), 0); },
+       "not a regular file"},
+      {"ten gigabytes",
+       [](const std::string& path) {
+         std::ofstream(path) << "one unix - n n - 3 echo\n";
+         EXPECT_EQ(truncate(path.c_str(), 10ll << 30), 0);
+       },
+       "10737418240 bytes; the limit is"}};
 }
 
 TEST_F(MasterReloadFaultsTest, WhatCannotBeReadIsRefusedAtStartAndAtReload) {

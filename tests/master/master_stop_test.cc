@@ -28,7 +28,8 @@ class MasterStopTest : public MasterFaultFixture {};
 TEST_F(MasterStopTest, NothingIsLeftOfIdleBusyStubbornAndStoppedWorkers) {
   const int port = FreeTcpPort();
   master_.SetTable({"idle unix - n n - 3 echo", "busy unix - n n - 3 scripted single",
-                    "stubborn unix - n n - 3 scripted stubborn single", "stopped unix - n n - 3 echo",
+                    "stubborn unix - n n - 3 scripted stubborn single",
+                    "stopped unix - n n - 3 echo",
                     absl::StrCat("127.0.0.1:", port, " inet n n n - 3 echo")});
   ASSERT_TRUE(master_.Start()) << master_.Log();
   EXPECT_EQ(Ask("private/idle"), "hello");
@@ -59,8 +60,8 @@ TEST_F(MasterStopTest, NothingIsLeftOfIdleBusyStubbornAndStoppedWorkers) {
 // A client may connect the moment that -w has returned.
 TEST_F(MasterStopTest, AClientThatComesAtOnceAfterTheWaitingStartIsServed) {
   const int port = FreeTcpPort();
-  master_.SetTable({"echo unix - n n - 3 echo",
-                    absl::StrCat("127.0.0.1:", port, " inet n n n - 3 echo")});
+  master_.SetTable(
+      {"echo unix - n n - 3 echo", absl::StrCat("127.0.0.1:", port, " inet n n n - 3 echo")});
   const int64_t rounds = Times(100, 1000);
   for (int64_t i = 0; i < rounds; ++i) {
     const MasterProcess::Outcome outcome = master_.Run({"-w"});
