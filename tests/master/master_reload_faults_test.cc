@@ -216,9 +216,10 @@ TEST_F(MasterReloadFaultsTest, AfterRandomEditsRealityIsTheFile) {
     for (const auto& [name, uses] : file) wanted.insert(path_of(name));
     ASSERT_EQ(ListeningUnixPaths(master_.pid()), wanted);
     for (const auto& [name, uses] : file) {
-      ASSERT_EQ(Ask(path_of(name)), "hello") << name;
       // Whoever serves has the arguments of the file.
       ASSERT_TRUE(WaitUntil([&, name = name, uses = uses] {
+        // A retired worker may have served the last one, and be gone (P43).
+        EXPECT_EQ(Ask(path_of(name)), "hello") << name;
         bool right = false;
         for (const pid_t worker : master_.Workers()) {
           const std::string arguments = ArgumentsOf(worker);
