@@ -76,19 +76,23 @@ class MasterResourcesTest : public MasterFaultFixture {
     EXPECT_THAT(outcome.output, HasSubstr(reason));
   }
   // As many lines of the log as there are deaths of workers.
-  void MakeLines(int count) {
-    for (int made = 0; made < count;) {
+  void MakeLines(size_t count) {
+    std::set<pid_t> killed;
+    while (killed.size() < count) {
       LineClient client = master_.Connect("private/one");
       std::set<pid_t> workers;
       ASSERT_TRUE(WaitUntil([&] {
         workers.clear();
         for (const pid_t worker : master_.Workers()) {
-          if (absl::StrContains(ArgumentsOf(worker), "-n one ")) workers.insert(worker);
+          // A killed one may take a moment to die.
+          if (killed.count(worker) == 0 && absl::StrContains(ArgumentsOf(worker), "-n one ")) {
+            workers.insert(worker);
+          }
         }
         return workers.size() == 50;
       }));
       for (const pid_t worker : workers) kill(worker, SIGKILL);
-      made += static_cast<int>(workers.size());
+      killed.insert(workers.begin(), workers.end());
     }
   }
 };
