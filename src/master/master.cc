@@ -69,10 +69,11 @@ int Master::Loop() {
 
 absl::Duration Master::LogRetry() {
   if (!log_.pending()) {
-    log_retry_ = kFirstLogRetry;
+    log_retry_ = absl::ZeroDuration();
     return absl::InfiniteDuration();
   }
-  return std::exchange(log_retry_, std::min(log_retry_ * 2, kLongestLogRetry));
+  log_retry_ = std::min(std::max(log_retry_ * 2, kFirstLogRetry), kLongestLogRetry);
+  return log_retry_;
 }
 
 // Nothing that is thrown ends the master (F125), a lack of memory for the log line included.

@@ -9,6 +9,7 @@
 //   single         one client after the other, as a stock daemon: "held", then its line, answered
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
