@@ -422,10 +422,16 @@ TEST_F(WorkerEnd, P43_S57_ARequestUnderWayWhenTheChannelIsClosedIsAnswered) {
   const absl::string_view request = TheCandidate().request;
   const size_t half = request.size() / 2;
   ASSERT_TRUE(client.Send(request.substr(0, half)));
-  // A worker that waits inside the request says TAKEN; one that collects input may say so later.
-  master_->WaitUntil([&] { return master_->messages().size() > 2; }, absl::Milliseconds(300));
+  ASSERT_TRUE(WaitWhileRunning([&] { return client.AllIsRead(); }));
+  // A worker that waits inside the request has said TAKEN. One that collects its input begins with
+  // the second half, which it finds together with the end of the channel.
+  const bool inside = master_->WaitUntil([&] { return master_->messages().size() > 2; },
+                                         absl::Milliseconds(300));
+  if (!inside) kill(pid_, SIGSTOP);
+  if (!inside) ASSERT_TRUE(client.Send(request.substr(half)));
   ASSERT_TRUE(master_->Reload().ok());
-  ASSERT_TRUE(client.Send(request.substr(half)));
+  if (inside) ASSERT_TRUE(client.Send(request.substr(half)));
+  if (!inside) kill(pid_, SIGCONT);
   EXPECT_EQ(client.Reply(), "");
   EXPECT_EQ(End(), "exit 0");
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -16,6 +17,11 @@
 #include "posthouse/testing/temp_dir.h"
 
 namespace posthouse::conformance {
+
+bool ServiceClient::AllIsRead() const {
+  int unread = 0;
+  return ioctl(fd_.get(), TIOCOUTQ, &unread) == 0 && unread == 0;
+}
 
 bool ServiceClient::Send(absl::string_view data) {
   while (!data.empty()) {

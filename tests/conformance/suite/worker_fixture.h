@@ -34,6 +34,8 @@ class ServiceClient {
 
   int fd() const { return fd_.get(); }
   bool Send(absl::string_view data);
+  // Whether everything that was sent has been read. REQUIRES: a local socket.
+  bool AllIsRead() const;
   // The greeting, where the candidate has one.
   std::string Greeting(absl::Duration bound = kGenerousBound);
   // The shortest that matches the pattern of a reply; what comes behind it is kept.
