@@ -151,6 +151,7 @@ TEST_F(MasterCfConformance, WhatPostconfPrintsMeansWhatWasRead) {
   }
 }
 
+// The ports are below those that the kernel gives to others.
 TEST_F(MasterCfConformance, TheStockMasterAcceptsAndRefusesTheSameTables) {
   const std::vector<std::string> tables = {
       "a unix - - n - - smtp\n",
@@ -183,25 +184,25 @@ TEST_F(MasterCfConformance, TheStockMasterAcceptsAndRefusesTheSameTables) {
       "a unix - - n - - smtp\na unix-dgram - - n - - smtp\n",
       std::string(99, 'n') + " unix - - n - - smtp\n",
       std::string(100, 'n') + " unix - - n - - smtp\n",
-      "39925 inet n - n - - smtpd\n",
-      "39925 inet - - n - - smtpd\n",
-      "39925 inet y - n - - smtpd\n",
-      ":39925 inet n - n - - smtpd\n",
-      "127.0.0.77:39925 inet n - n - - smtpd\n",
-      "[127.0.0.77]:39925 inet n - n - - smtpd\n",
+      "18925 inet n - n - - smtpd\n",
+      "18925 inet - - n - - smtpd\n",
+      "18925 inet y - n - - smtpd\n",
+      ":18925 inet n - n - - smtpd\n",
+      "127.0.0.77:18925 inet n - n - - smtpd\n",
+      "[127.0.0.77]:18925 inet n - n - - smtpd\n",
       "[127.0.0.77] inet n - n - - smtpd\n",
-      "[127.0.0.77]39925 inet n - n - - smtpd\n",
-      "[127.0.0.77:39925 inet n - n - - smtpd\n",
-      "[ipv6:127.0.0.77]:39925 inet n - n - - smtpd\n",
-      "[::1]:39925 inet n - n - - smtpd\n",
+      "[127.0.0.77]18925 inet n - n - - smtpd\n",
+      "[127.0.0.77:18925 inet n - n - - smtpd\n",
+      "[ipv6:127.0.0.77]:18925 inet n - n - - smtpd\n",
+      "[::1]:18925 inet n - n - - smtpd\n",
       "127.0.0.77: inet n - n - - smtpd\n",
-      "127.0.0.77:39925x inet n - n - - smtpd\n",
-      "39925x inet n - n - - smtpd\n",
+      "127.0.0.77:18925x inet n - n - - smtpd\n",
+      "18925x inet n - n - - smtpd\n",
       "no-such-port inet n - n - - smtpd\n",
-      "-bad-:39925 inet n - n - - smtpd\n",
-      "1.2.3:39925 inet n - n - - smtpd\n",
-      "127.0.0.77:39925 inet n - n - - smtpd\n127.0.0.77:39926 inet n - n - - smtpd\n",
-      "39925 inet n - n - - smtpd\n:39925 inet n - n - 2 smtpd\n",
+      "-bad-:18925 inet n - n - - smtpd\n",
+      "1.2.3:18925 inet n - n - - smtpd\n",
+      "127.0.0.77:18925 inet n - n - - smtpd\n127.0.0.77:18926 inet n - n - - smtpd\n",
+      "18925 inet n - n - - smtpd\n:18925 inet n - n - 2 smtpd\n",
       "0 inet n - n - - smtpd\n",
   };
   const std::vector<bool> stock = StockAccepts(tables);
@@ -274,7 +275,7 @@ TEST_F(MasterCfConformance, Difference_F105_F113_F115_F91_WeRefuseWhatTheStockMa
       "../public/a unix - - n - - smtp\n",                                   // F115
       "a unix - - n - - ../sbin/smtp\n",                                     // F115
       "a unix - - n - - /bin/true\n",                                        // F115
-      "39925 inet n - n - - smtpd\n127.0.0.1:39925 inet n - n - - smtpd\n",  // F91
+      "18925 inet n - n - - smtpd\n127.0.0.1:18925 inet n - n - - smtpd\n",  // F91
   };
   const std::vector<bool> stock = StockAccepts(tables);
   for (size_t i = 0; i < tables.size(); ++i) {
