@@ -319,7 +319,7 @@ TEST_F(LimitsTest, SO10_ADisconnectDuringTheFlowDelayEndsTheDelayToo) {
   const absl::Time start = absl::Now();
   for (int i = 0; i < 3; ++i) {
     LineClient client = Connect();
-    ASSERT_TRUE(client.Send("ECHO x\n"));
+    (void)client.Send("ECHO x\n");  // the worker may have closed it by now
     EXPECT_TRUE(client.WaitClosed(absl::Milliseconds(1800)));
   }
   EXPECT_LT(absl::Now() - start, absl::Seconds(2));
