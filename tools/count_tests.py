@@ -88,6 +88,8 @@ def main():
                 passed, failed, skipped = (passed + counts[0], failed + counts[1],
                                            skipped + counts[2])
                 complaints += [f"{label}: {name}" for name in counts[3]]
+            if entry["status"] == "FLAKY":
+                print(f"passed at the second attempt only: {label}")
             if entry["status"] not in ("PASSED", "FLAKY") and failed == failed_before:
                 failed += 1
                 complaints.append(f'{label}: {entry["status"] or "NO STATUS"}')
