@@ -367,10 +367,9 @@ TEST_F(MasterReloadFaultsTest, AFileThatIsBeingWrittenLosesNoService) {
     master_.Signal(SIGHUP);
     WaitForEvents(-1, 0, absl::Milliseconds(10));
   }
-  EXPECT_EQ(master_.LogCount("reload finished"), 0) << "the file never rested";
   stop = true;
   editor.join();
-  // Then the reload that was asked for happens.
+  // Then, if not before, when the writer was kept from writing for a while, the reload happens.
   EXPECT_TRUE(master_.WaitForLog("reload finished -- 0 services added, 0 removed, 3 kept"))
       << master_.Log();
   load.Stop();
