@@ -12,6 +12,8 @@
 #include "posthouse/os/clock.h"
 #include "posthouse/os/os.h"
 #include "posthouse/process/daemon_log.h"
+#include "posthouse/process/environment.h"
+#include "posthouse/process/signals.h"
 
 namespace posthouse {
 namespace {
@@ -28,35 +30,6 @@ void Pause(absl::Duration duration) {
   timespec left = absl::ToTimespec(duration);
   while (os::Nanosleep(&left, &left) != 0 && errno == EINTR) {
   }
-}
-
-void SetDisposition(int signal, void (*handler)(int)) {
-  struct sigaction action = {};
-  action.sa_handler = handler;
-  sigemptyset(&action.sa_mask);
-  os::Sigaction(signal, &action, nullptr);
-}
-
-void Unblock(int signal) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, signal);
-  os::Sigmask(SIG_UNBLOCK, &set, nullptr);
-}
-
-// M114 (1): whatever hangs below, the kernel ends the process.
-void SetForcedEnd(absl::Duration limit) {
-  SetDisposition(SIGALRM, SIG_DFL);
-  itimerval value = {};
-  value.it_value = absl::ToTimeval(limit);
-  os::Setitimer(ITIMER_REAL, &value, nullptr);
-  Unblock(SIGALRM);
-}
-
-absl::optional<std::string> FromEnvironment(const char* name) {
-  const char* value = getenv(name);
-  if (value == nullptr) return absl::nullopt;
-  return std::string(value);
 }
 
 std::unique_ptr<LogSink> EarlySink() {
@@ -109,8 +82,8 @@ void Master::BeginStop(int signal) {
   if (!stop_timer_->pending()) {
     stop_timer_->Start(absl::Nanoseconds(times_.supervisor.stop_ns) + kBurial);
     watchdog_.Stop();
-    SetForcedEnd(times_.forced_end);
-    SetDisposition(SIGTERM, SIG_IGN);
+    ForceEndAfter(absl::ToTimeval(times_.forced_end));
+    ChangeDisposition(SIGTERM, SIG_IGN);
     // Not the leader of a group: workers are sent the signal one by one (M115).
     group_signalled_ = os::Kill(-os::Getpid(), SIGTERM) == 0;
     Guard("a log line", [&] { log_.Info(absl::StrCat("terminating on signal ", signal)); });
@@ -144,8 +117,8 @@ int Master::EndStop() {
   if (!group_signalled_) return 1;
   StopCatchingCrashSignals();
   // The group's TERM is pending here, too, where the signal is blocked: ignoring drops it.
-  if (stop_signal_ != SIGTERM) SetDisposition(SIGTERM, SIG_IGN);
-  SetDisposition(stop_signal_, SIG_DFL);
+  if (stop_signal_ != SIGTERM) ChangeDisposition(SIGTERM, SIG_IGN);
+  ChangeDisposition(stop_signal_, SIG_DFL);
   os::Kill(os::Getpid(), stop_signal_);
   Unblock(stop_signal_);
   return 1;

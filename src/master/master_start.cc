@@ -24,8 +24,8 @@
 #include "posthouse/os/os.h"
 #include "posthouse/process/daemon_log.h"
 #include "posthouse/process/debugger.h"
-
-extern "C" char** environ;
+#include "posthouse/process/environment.h"
+#include "posthouse/process/signals.h"
 
 namespace posthouse {
 namespace {
@@ -37,30 +37,6 @@ constexpr char kPidFile[] = "pid/master.pid";
 constexpr char kDataLock[] = "/master.lock";
 constexpr char kEarlyLogTag[] = "postfix";
 constexpr char kConfigVariable[] = "MAIL_CONFIG";
-
-absl::optional<std::string> FromEnvironment(const char* name) {
-  const char* value = getenv(name);
-  if (value == nullptr) return absl::nullopt;
-  return std::string(value);
-}
-
-std::vector<std::string> WholeEnvironment() {
-  std::vector<std::string> result;
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
-    result.emplace_back(*entry);
-  }
-  return result;
-}
-
-absl::Status SetDisposition(int signal, void (*handler)(int)) {
-  struct sigaction action = {};
-  action.sa_handler = handler;
-  sigemptyset(&action.sa_mask);
-  if (os::Sigaction(signal, &action, nullptr) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("sigaction for signal ", signal));
-  }
-  return absl::OkStatus();
-}
 
 }  // namespace
 

@@ -22,6 +22,8 @@
 #include "posthouse/os/os.h"
 #include "posthouse/process/daemon_log.h"
 #include "posthouse/process/debugger.h"
+#include "posthouse/process/environment.h"
+#include "posthouse/process/signals.h"
 #include "posthouse/server/privileges.h"
 #include "posthouse/server/worker.h"
 
@@ -32,12 +34,6 @@ constexpr char kSystemLogTag[] = "postfix";
 // Where systemd's descriptors begin, sd_listen_fds(3).
 constexpr int kSystemdFirstDescriptor = 3;
 constexpr int kMaxSystemdSockets = 1024;
-
-absl::optional<std::string> FromEnvironment(const char* name) {
-  const char* value = getenv(name);
-  if (value == nullptr) return absl::nullopt;
-  return std::string(value);
-}
 
 // LISTEN_FDS counts only if LISTEN_PID is this process; otherwise both were meant for another one.
 int SystemdSockets() {
@@ -50,16 +46,6 @@ int SystemdSockets() {
     return 0;
   }
   return sockets;
-}
-
-absl::Status SetDisposition(int signal, void (*handler)(int)) {
-  struct sigaction action = {};
-  action.sa_handler = handler;
-  sigemptyset(&action.sa_mask);
-  if (os::Sigaction(signal, &action, nullptr) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("sigaction for signal ", signal));
-  }
-  return absl::OkStatus();
 }
 
 void WriteAll(int fd, absl::string_view text) {
