@@ -23,7 +23,7 @@ Log* volatile g_log = nullptr;
 // Async-signal-safe: system calls and Log::WriteEmergency().
 void OnCrash(int signal) {
   ForceEndAfter({.tv_sec = kForcedEndSeconds, .tv_usec = 0});
-  ChangeDisposition(SIGTERM, SIG_IGN);
+  TrySetDisposition(SIGTERM, SIG_IGN);
   const pid_t self = os::Getpid();
   os::Kill(-self, SIGTERM);
   for (size_t i = 0; i < kCrashSignals.size(); ++i) {
@@ -31,7 +31,7 @@ void OnCrash(int signal) {
       g_log->WriteEmergency(kFirstEmergency + static_cast<int>(i));
     }
   }
-  ChangeDisposition(signal, SIG_DFL);
+  TrySetDisposition(signal, SIG_DFL);
   os::Kill(self, signal);
   Unblock(signal);
 }
@@ -52,7 +52,7 @@ absl::Status CatchCrashSignals(Log* log) {
 }
 
 void StopCatchingCrashSignals() {
-  for (const int signal : kCrashSignals) ChangeDisposition(signal, SIG_DFL);
+  for (const int signal : kCrashSignals) TrySetDisposition(signal, SIG_DFL);
   g_log = nullptr;
 }
 

@@ -83,7 +83,7 @@ void Master::BeginStop(int signal) {
     stop_timer_->Start(absl::Nanoseconds(times_.supervisor.stop_ns) + kBurial);
     watchdog_.Stop();
     ForceEndAfter(absl::ToTimeval(times_.forced_end));
-    ChangeDisposition(SIGTERM, SIG_IGN);
+    TrySetDisposition(SIGTERM, SIG_IGN);
     // Not the leader of a group: workers are sent the signal one by one (M115).
     group_signalled_ = os::Kill(-os::Getpid(), SIGTERM) == 0;
     Guard("a log line", [&] { log_.Info(absl::StrCat("terminating on signal ", signal)); });
@@ -117,8 +117,8 @@ int Master::EndStop() {
   if (!group_signalled_) return 1;
   StopCatchingCrashSignals();
   // The group's TERM is pending here, too, where the signal is blocked: ignoring drops it.
-  if (stop_signal_ != SIGTERM) ChangeDisposition(SIGTERM, SIG_IGN);
-  ChangeDisposition(stop_signal_, SIG_DFL);
+  if (stop_signal_ != SIGTERM) TrySetDisposition(SIGTERM, SIG_IGN);
+  TrySetDisposition(stop_signal_, SIG_DFL);
   os::Kill(os::Getpid(), stop_signal_);
   Unblock(stop_signal_);
   return 1;

@@ -8,7 +8,7 @@
 
 namespace posthouse {
 
-bool ChangeDisposition(int signal, void (*handler)(int)) {
+bool TrySetDisposition(int signal, void (*handler)(int)) {
   struct sigaction action = {};
   action.sa_handler = handler;
   sigemptyset(&action.sa_mask);
@@ -16,7 +16,7 @@ bool ChangeDisposition(int signal, void (*handler)(int)) {
 }
 
 absl::Status SetDisposition(int signal, void (*handler)(int)) {
-  if (ChangeDisposition(signal, handler)) return absl::OkStatus();
+  if (TrySetDisposition(signal, handler)) return absl::OkStatus();
   return absl::ErrnoToStatus(errno, absl::StrCat("sigaction for signal ", signal));
 }
 
@@ -28,7 +28,7 @@ void Unblock(int signal) {
 }
 
 void ForceEndAfter(timeval limit) {
-  ChangeDisposition(SIGALRM, SIG_DFL);
+  TrySetDisposition(SIGALRM, SIG_DFL);
   itimerval value = {};
   value.it_value = limit;
   os::Setitimer(ITIMER_REAL, &value, nullptr);

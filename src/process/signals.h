@@ -3,7 +3,7 @@
 //
 //   if (absl::Status status = SetDisposition(SIGPIPE, SIG_IGN); !status.ok()) return status;
 //
-// Thread: one. Signal handlers: ChangeDisposition(), Unblock() and ForceEndAfter() are
+// Thread: one. Signal handlers: TrySetDisposition(), Unblock() and ForceEndAfter() are
 // async-signal-safe. Fork: dispositions are inherited, the alarm is not.
 
 #ifndef POSTHOUSE_PROCESS_SIGNALS_H_
@@ -16,7 +16,7 @@
 namespace posthouse {
 
 // SIG_DFL, SIG_IGN or a handler, without flags. False and errno as sigaction(2).
-bool ChangeDisposition(int signal, void (*handler)(int));
+bool TrySetDisposition(int signal, void (*handler)(int));
 // The same; the error names the signal.
 absl::Status SetDisposition(int signal, void (*handler)(int));
 

@@ -22,7 +22,7 @@ for setter in $setters; do
   case $setter in
     _ZN9posthouse8Watchdog*) ;;
     _ZNK9posthouse11SignalWatch* | _ZN9posthouse11SignalWatch*) ;;
-    *SetDisposition*) ;;                # worker_start.cc: its handler is SIG_IGN or SIG_DFL
+    *SetDisposition*) ;;                # process/signals.cc; a worker passes SIG_IGN or SIG_DFL
     _ZN9posthouse6Worker7EndLoopEv) ;;  # SIG_IGN
     *) fail "$setter sets a signal's disposition" ;;
   esac
