@@ -11,7 +11,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -168,8 +171,19 @@ std::string MasterInstance::Queue(absl::string_view name) const {
   return absl::StrCat(queue_directory_, "/", name);
 }
 
+// At once, for a master that is still busy with an earlier reload may be reading it.
+void MasterInstance::WriteConfiguration(const std::string& name, const std::string& content) {
+  const std::string fresh = scratch_.WriteFile(absl::StrCat("etc/", name, ".new"), content);
+  // A file that has just changed makes its readers wait until it is quiet (C8).
+  const timespec long_ago[2] = {{1000000000, 0}, {1000000000, 0}};
+  utimensat(AT_FDCWD, fresh.c_str(), long_ago, 0);
+  if (std::rename(fresh.c_str(), scratch_.Path(absl::StrCat("etc/", name)).c_str()) != 0) {
+    ADD_FAILURE() << "rename of " << fresh << ": " << std::strerror(errno);
+  }
+}
+
 void MasterInstance::SetServices(const std::string& master_cf) {
-  scratch_.WriteFile("etc/master.cf", master_cf);
+  WriteConfiguration("master.cf", master_cf);
 }
 
 void MasterInstance::SetParameters(const std::string& main_cf) {
@@ -181,19 +195,15 @@ void MasterInstance::WriteMainCf() {
   const std::string owner = MailOwner();
   std::string group = kSetgidGroup;
   std::string nobody = "nobody";
-  const std::string path = scratch_.WriteFile(
-      "etc/main.cf",
-      absl::StrCat("compatibility_level = 3.6\nqueue_directory = ", queue_directory_,
-                   "\ndata_directory = ", scratch_.Path("data"),
-                   "\ndaemon_directory = ", scratch_.Path("libexec"), "\nmail_owner = ", owner,
-                   "\nsetgid_group = ", group, "\ndefault_privs = ", nobody,
-                   "\nmyhostname = suite.example.test\ninet_interfaces = 127.0.0.1\n"
-                   "inet_protocols = ipv4\nmaillog_file = ",
-                   scratch_.Path("maillog"), "\nmaillog_file_prefixes = ", scratch_.path(), "\n",
-                   parameters_));
-  // A file that has just changed makes its readers wait until it is quiet (C8).
-  const timespec long_ago[2] = {{1000000000, 0}, {1000000000, 0}};
-  utimensat(AT_FDCWD, path.c_str(), long_ago, 0);
+  WriteConfiguration(
+      "main.cf", absl::StrCat("compatibility_level = 3.6\nqueue_directory = ", queue_directory_,
+                              "\ndata_directory = ", scratch_.Path("data"), "\ndaemon_directory = ",
+                              scratch_.Path("libexec"), "\nmail_owner = ", owner,
+                              "\nsetgid_group = ", group, "\ndefault_privs = ", nobody,
+                              "\nmyhostname = suite.example.test\ninet_interfaces = 127.0.0.1\n"
+                              "inet_protocols = ipv4\nmaillog_file = ",
+                              scratch_.Path("maillog"),
+                              "\nmaillog_file_prefixes = ", scratch_.path(), "\n", parameters_));
 }
 
 std::string MasterInstance::AnotherDaemonDirectory() {

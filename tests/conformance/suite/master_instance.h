@@ -128,6 +128,7 @@ class MasterInstance {
  private:
   pid_t Launch(const std::vector<std::string>& options);
   void WriteMainCf();
+  void WriteConfiguration(const std::string& name, const std::string& content);
 
   TempDir scratch_;
   std::string config_directory_;
