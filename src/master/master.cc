@@ -159,6 +159,8 @@ void Master::OnStatus(Service* service, const StatusBatch& batch) {
     supervisor_.Status(service->id(), received.sender, received.message, now_ns);
   }
   LogGossip(batch, service->configuration(), &log_);
+  if (batch.cost_ns > 0) flood_watch_.Add(service->id(), batch.writers, batch.cost_ns);
+  if (flood_watch_.IsDue(now_ns)) EndFlooders(now_ns);
   Act();
 }
 
@@ -176,10 +178,14 @@ void Master::OnBrokenChannel(Service* service) {
   RenewWorkers(service);
 }
 
-void Master::OnFlood(Service* service, pid_t sender) {
-  log_.Limited(LogSeverity::kWarning, absl::StrCat("flood ", service->title()), kReportInterval,
-               absl::StrCat("service ", service->title(), ": process ", sender,
-                            " floods the status channel"));
+// F72.
+void Master::EndFlooders(int64_t now_ns) {
+  for (const FloodWatch::Flooder& flooder : flood_watch_.Judge(now_ns, &ReadWorkerCpuNs)) {
+    supervisor_.Flooded(flooder.service, flooder.pid, now_ns);
+    // Perhaps the child of a worker: it cannot be ended, but it can be made to wait.
+    Service* const service = services_.Find(flooder.service);
+    if (service != nullptr && !supervisor_.IsChild(flooder.pid)) service->channel().HoldBack();
+  }
 }
 
 // --- Deaths ---
@@ -212,6 +218,7 @@ void Master::Bury(const Death& death) {
   if (Service* service = ServiceOf(death.pid); service != nullptr) {
     service->channel().Forget(death.pid);
   }
+  flood_watch_.Forget(death.pid);
   workers_.erase(death.pid);
 }
 

@@ -42,6 +42,7 @@
 #include "posthouse/master/command_line.h"
 #include "posthouse/master/configuration.h"
 #include "posthouse/master/early_log.h"
+#include "posthouse/master/flood_watch.h"
 #include "posthouse/master/lock_file.h"
 #include "posthouse/master/reload.h"
 #include "posthouse/master/service.h"
@@ -143,9 +144,9 @@ class Master : public ServiceObserver {
   void OnDeafListener(Service* service) override;
   void OnStatus(Service* service, const StatusBatch& batch) override;
   void OnBrokenChannel(Service* service) override;
-  void OnFlood(Service* service, pid_t sender) override;
   void OnUnwatchedListener(Service* service) override;
 
+  void EndFlooders(int64_t now_ns);
   struct Death {
     pid_t pid;
     ChildEnd end;
@@ -219,6 +220,7 @@ class Master : public ServiceObserver {
   std::unique_ptr<SignalWatch> signals_;
   std::unique_ptr<WakeUps> wake_ups_;
   Supervisor supervisor_;
+  FloodWatch flood_watch_;
   Services services_;
   // Services that have ended in this turn: one of them may be the caller.
   std::vector<std::unique_ptr<Service>> ended_services_;

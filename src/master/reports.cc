@@ -75,6 +75,18 @@ void LogIgnoredMessage(const SupervisorAction& action, const ServiceConfiguratio
                kReportInterval, text);
 }
 
+// A process that is no worker of the service, perhaps a child of one, cannot be ended.
+void LogFlood(const SupervisorAction& action, const ServiceConfiguration& service, Log* log) {
+  constexpr absl::string_view kWhat = " floods the status channel";
+  if (action.signal != 0) {
+    return log->Warning(absl::StrCat(ProcessText(action, service), kWhat,
+                                     ": it is killed, and its service throttled"));
+  }
+  log->Limited(LogSeverity::kWarning, absl::StrCat("flood ", service.entry.Title()),
+               kReportInterval,
+               absl::StrCat("service ", service.entry.Title(), ": process ", action.pid, kWhat));
+}
+
 void LogUnexpected(const SupervisorAction& action, Log* log) {
   log->Limited(LogSeverity::kWarning, "unexpected event", kReportInterval,
                absl::StrCat("the supervisor did not expect ", SupervisorEventName(action.event),
@@ -110,6 +122,8 @@ void LogServiceReport(const SupervisorAction& action, const ServiceConfiguration
     case Report::kSilent:
       return log->Warning(absl::StrCat(ProcessText(action, service),
                                        " takes no client although it is available: it is killed"));
+    case Report::kFlood:
+      return LogFlood(action, service, log);
     case Report::kStubborn:
       return log->Warning(
           absl::StrCat(ProcessText(action, service), " does not end although it should"));

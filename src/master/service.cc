@@ -47,8 +47,7 @@ Service::Service(ServiceId id, ServiceConfiguration configuration, EventLoop* lo
       loop_(loop),
       observer_(observer),
       channel_(loop, {[this](const StatusBatch& batch) { observer_->OnStatus(this, batch); },
-                      [this] { observer_->OnBrokenChannel(this); },
-                      [this](pid_t sender) { observer_->OnFlood(this, sender); }}) {}
+                      [this] { observer_->OnBrokenChannel(this); }}) {}
 
 // --- Listeners ---
 

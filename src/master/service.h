@@ -50,7 +50,6 @@ class ServiceObserver {
   virtual void OnStatus(Service* service, const StatusBatch& batch) = 0;
   // The status channel delivers nothing any more.
   virtual void OnBrokenChannel(Service* service) = 0;
-  virtual void OnFlood(Service* service, pid_t sender) = 0;
   // A listener could not be watched, for lack of memory: CompleteWatches() should be called soon.
   virtual void OnUnwatchedListener(Service* service) = 0;
 };

@@ -59,6 +59,8 @@ void StatusBatch::Clear() {
   messages.clear();
   gossip.clear();
   gossip_count = 0;
+  writers.clear();
+  cost_ns = 0;
 }
 
 void StatusFramer::Feed(pid_t sender, absl::string_view bytes, StatusBatch* batch) {

@@ -40,6 +40,12 @@ struct ReceivedStatus {
   StatusMessage message;
 };
 
+// Whose writing a reading brought, and how much of its work that was.
+struct StatusWriter {
+  pid_t pid = 0;  // as the kernel says; 0: it does not say
+  int charge = 0;
+};
+
 // What is wrong with something that `sender` wrote.
 struct StatusGossip {
   enum class Kind {
@@ -62,6 +68,10 @@ struct StatusBatch {
   // The first few of a reading; `gossip_count` counts all.
   std::vector<StatusGossip> gossip;
   size_t gossip_count = 0;
+  // Who wrote all that, one entry for each process and run of writings.
+  std::vector<StatusWriter> writers;
+  // Processor time of the reading in nanoseconds; 0: it was not measured.
+  int64_t cost_ns = 0;
 
   static constexpr size_t kMaxGossip = 8;
 

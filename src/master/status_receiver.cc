@@ -8,13 +8,23 @@
 #include <utility>
 
 #include "posthouse/io/poll_wait.h"
+#include "posthouse/os/clock.h"
 #include "posthouse/os/os.h"
 
 namespace posthouse {
 namespace {
 
-// A reading with fewer messages than this is no reason to look again unasked.
-constexpr int kBusyMessages = 4;
+// A turn that costs less than this is no reason to look again unasked.
+constexpr int kBusyCharge = 5;
+
+// A turn that costs less than this says nothing about the cost of a flood.
+constexpr int kTellingCharge = 64;
+
+// Messages that one system call takes at most.
+constexpr int kPieceMessages = 512;
+
+// How many intervals a late reading may make up for: more than a full channel holds.
+constexpr int64_t kMostIntervals = 8;
 
 // What ReadNow() reads at most. The kernel charges several hundred bytes for the smallest write, so
 // that a full channel holds fewer writes than this, and all that came before the call is read.
@@ -104,8 +114,8 @@ void StatusReceiver::Close() {
   timer_.Cancel();
   pair_ = StatusPair();
   framer_.ForgetAll();
+  charge_ = 0;
   interval_ = kStatusReadInterval;
-  flood_since_ns_ = 0;
 }
 
 void StatusReceiver::OnReadable(int /*event*/, void* context) {
@@ -117,28 +127,53 @@ void StatusReceiver::OnTimer(int /*event*/, void* context) {
 }
 
 void StatusReceiver::ReadTurn(bool after_silence) {
-  const Reading reading = Read(kMaxStatusMessagesPerTurn);
+  const int allowance = Allowance();
+  const int most = allowance - charge_;
+  const bool broken = after_silence ? !Read(most) : !ReadMeasured(most);
   // The handler may open a new pair, so that nothing about the old one may come after it.
-  if (!reading.broken) Schedule(reading, after_silence);
-  const pid_t flooder = NoteFlood(reading);
-  Deliver(reading.broken);
-  if (flooder > 0 && handlers_.on_flood != nullptr) handlers_.on_flood(flooder);
+  if (!broken) Schedule(after_silence, charge_ >= allowance);
+  charge_ = 0;
+  last_turn_ns_ = loop_->now_ns();
+  Deliver(broken);
 }
 
 void StatusReceiver::ReadNow() {
   if (!watch_.active()) return;
-  const Reading reading = Read(kMaxMessagesAtOnce);
-  Deliver(reading.broken);
+  const bool broken =
+      timer_.pending() ? !ReadMeasured(kMaxMessagesAtOnce) : !Read(kMaxMessagesAtOnce);
+  Deliver(broken);
 }
 
-// A piece of bytes is the writing of one process; many short ones count as much as long ones.
-StatusReceiver::Reading StatusReceiver::Read(int max_messages) {
-  Reading reading;
-  char buffer[kMaxStatusMessagesPerTurn * kStatusMessageSize];
-  while (reading.messages < max_messages) {
-    iovec data = {buffer,
-                  std::min(sizeof(buffer), static_cast<size_t>(max_messages - reading.messages) *
-                                               kStatusMessageSize)};
+void StatusReceiver::HoldBack() { interval_ = kHeldBackReadInterval; }
+
+int StatusReceiver::Allowance() const {
+  const int64_t intervals = (loop_->now_ns() - last_turn_ns_) / absl::ToInt64Nanoseconds(interval_);
+  const int64_t quarter_ns = absl::ToInt64Nanoseconds(kStatusReadInterval) / 4;
+  const int64_t charge =
+      std::clamp<int64_t>(quarter_ns / charge_cost_ns_, kMinStatusCharge, kMaxStatusCharge);
+  return static_cast<int>(charge * std::clamp<int64_t>(intervals, 1, kMostIntervals));
+}
+
+// Only a channel that is busy is worth the two system calls.
+bool StatusReceiver::ReadMeasured(int most) {
+  const int before = charge_;
+  const int64_t begin_ns = os::ThreadCpuNanos();
+  const bool whole = Read(most);
+  const int64_t cost_ns = os::ThreadCpuNanos() - begin_ns;
+  batch_.cost_ns += cost_ns;
+  if (const int charge = charge_ - before; charge >= kTellingCharge) {
+    charge_cost_ns_ = std::max<int64_t>(1, (15 * charge_cost_ns_ + cost_ns / charge) / 16);
+  }
+  return whole;
+}
+
+// Until nothing is there or the charge has grown by `most`. A piece of bytes is the writing of one
+// process. False: the channel is broken.
+bool StatusReceiver::Read(int most) {
+  char buffer[kPieceMessages * kStatusMessageSize];
+  for (const int end = charge_ + most; charge_ < end;) {
+    const int messages = std::min(kPieceMessages, end - charge_);
+    iovec data = {buffer, static_cast<size_t>(messages) * kStatusMessageSize};
     alignas(cmsghdr) char control[kControlSize];
     msghdr message = {};
     message.msg_iov = &data;
@@ -148,38 +183,29 @@ StatusReceiver::Reading StatusReceiver::Read(int max_messages) {
     const ssize_t count =
         os::Recvmsg(pair_.master.get(), &message, MSG_DONTWAIT | os::kMsgCmsgCloexec);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return reading;
+    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
     if (count <= 0) {
       Break();
-      reading.broken = true;
-      return reading;
+      return false;
     }
     const pid_t sender = SenderOf(&message);
     framer_.Feed(sender, absl::string_view(buffer, static_cast<size_t>(count)), &batch_);
-    const int messages =
-        std::max(1, static_cast<int>(static_cast<size_t>(count) / kStatusMessageSize));
-    reading.messages += messages;
-    reading.Vote(sender, messages);
+    Charge(sender, 1 + static_cast<int>(static_cast<size_t>(count) / kStatusMessageSize));
   }
-  reading.more = true;
-  return reading;
+  return true;
 }
 
-// Boyer and Moore's: whoever has written more than half of all is left.
-void StatusReceiver::Reading::Vote(pid_t sender, int count) {
-  if (sender == loudest) {
-    lead += count;
-  } else if (lead >= count) {
-    lead -= count;
-  } else {
-    loudest = sender;
-    lead = count - lead;
+void StatusReceiver::Charge(pid_t sender, int charge) {
+  charge_ += charge;
+  if (batch_.writers.empty() || batch_.writers.back().pid != sender) {
+    batch_.writers.push_back({sender, 0});
   }
+  batch_.writers.back().charge += charge;
 }
 
-void StatusReceiver::Schedule(const Reading& reading, bool after_silence) {
-  interval_ = reading.more ? std::min(interval_ * 2, kMaxStatusReadInterval) : kStatusReadInterval;
-  if (!after_silence && !reading.more && reading.messages < kBusyMessages) {
+void StatusReceiver::Schedule(bool after_silence, bool over) {
+  if (!over) interval_ = kStatusReadInterval;
+  if (!after_silence && !over && charge_ < kBusyCharge) {
     watch_.EnableRead();
     return;
   }
@@ -187,18 +213,6 @@ void StatusReceiver::Schedule(const Reading& reading, bool after_silence) {
   // On a grid, so that all channels that are busy are read in one turn.
   const int64_t step = absl::ToInt64Nanoseconds(interval_);
   timer_.StartAt((loop_->now_ns() / step + 1) * step);
-}
-
-pid_t StatusReceiver::NoteFlood(const Reading& reading) {
-  if (!reading.more) {
-    flood_since_ns_ = 0;
-    return 0;
-  }
-  const int64_t now_ns = loop_->now_ns();
-  if (flood_since_ns_ == 0) flood_since_ns_ = now_ns;
-  if (now_ns - flood_since_ns_ < absl::ToInt64Nanoseconds(kFloodAfter)) return 0;
-  flood_since_ns_ = now_ns;
-  return reading.loudest;
 }
 
 void StatusReceiver::Deliver(bool broken) {

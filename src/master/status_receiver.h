@@ -19,10 +19,12 @@
 // merges those of two processes; a worker goes on using plain write(2). On systems without it the
 // sender is 0, and whoever keeps the accounts has only the message to go by.
 //
-// Floods (F72). A reading ends after kMaxStatusMessagesPerTurn messages, and a channel that has
-// more than that each time is read less often, down to once per kMaxStatusReadInterval: its
-// writers are held back by the full channel. A sender that keeps this up for kFloodAfter is named
-// once per kFloodAfter.
+// Floods (F72). Reading a channel takes at most a quarter of a processor, as measured: there is an
+// allowance for each kStatusReadInterval since the last reading, and whoever writes more than that
+// waits for the full channel. A stock worker that serves as fast as it can takes a seventh. A
+// reading that is late may take more, so that a busy master does not hold up a busy worker. What
+// a busy channel has cost is handed on, for a FloodWatch; a writer who cannot be ended is held back
+// further by HoldBack().
 //
 // A channel that a worker has shut down (shutdown(2) works on all copies) delivers end-of-file for
 // ever, here or to its siblings. In the first case it is no longer read and on_broken() is called;
@@ -53,9 +55,13 @@ namespace posthouse {
 
 inline constexpr int kStatusBufferSize = 1 << 20;
 inline constexpr absl::Duration kStatusReadInterval = absl::Milliseconds(1);
-inline constexpr absl::Duration kMaxStatusReadInterval = absl::Milliseconds(4);
-inline constexpr int kMaxStatusMessagesPerTurn = 512;
-inline constexpr absl::Duration kFloodAfter = absl::Seconds(5);
+inline constexpr absl::Duration kHeldBackReadInterval = absl::Milliseconds(8);
+// The allowance of an interval. A message is charged 1, and each piece, which costs a system call,
+// 1 more.
+inline constexpr int kMinStatusCharge = 256;
+inline constexpr int kMaxStatusCharge = 4096;
+// What a charge of 1 costs until it has been measured.
+inline constexpr int64_t kExpectedChargeCostNs = 600;
 
 // The two ends of a channel. Both are in blocking mode (P4) and close-on-exec; each has room for
 // kStatusBufferSize, or what the system allows.
@@ -73,8 +79,6 @@ class StatusReceiver {
     std::function<void(const StatusBatch&)> on_batch;
     // The channel delivers nothing any more; told once per Open(). May be null.
     std::function<void()> on_broken;
-    // This process floods the channel. May be null.
-    std::function<void(pid_t)> on_flood;
   };
 
   StatusReceiver(EventLoop* loop, Handlers handlers);
@@ -94,6 +98,8 @@ class StatusReceiver {
 
   // Reads all that was written before the call and hands it on.
   void ReadNow();
+  // Reads less of the channel, once per kHeldBackReadInterval, until it is calm.
+  void HoldBack();
   // After a worker was reaped, and after ReadNow().
   void Forget(pid_t sender) { framer_.Forget(sender); }
 
@@ -102,22 +108,14 @@ class StatusReceiver {
   bool WorkersSeeEnd() const;
 
  private:
-  struct Reading {
-    int messages = 0;
-    bool more = false;    // the bound was reached
-    bool broken = false;  // end-of-file or an error
-    pid_t loudest = 0;    // whoever wrote more than half, if anybody did
-    int lead = 0;
-
-    void Vote(pid_t sender, int count);
-  };
-
   static void OnReadable(int event, void* context);
   static void OnTimer(int event, void* context);
   void ReadTurn(bool after_silence);
-  Reading Read(int max_messages);
-  void Schedule(const Reading& reading, bool after_silence);
-  pid_t NoteFlood(const Reading& reading);
+  int Allowance() const;
+  bool ReadMeasured(int most);
+  bool Read(int most);
+  void Charge(pid_t sender, int charge);
+  void Schedule(bool after_silence, bool over);
   void Deliver(bool broken);
   void Break();
 
@@ -128,8 +126,10 @@ class StatusReceiver {
   StatusBatch batch_;
   FdWatch watch_;
   Timer timer_;
+  int64_t last_turn_ns_ = 0;
+  int charge_ = 0;                                  // of what was read since the last turn
+  int64_t charge_cost_ns_ = kExpectedChargeCostNs;  // a mean that forgets
   absl::Duration interval_ = kStatusReadInterval;
-  int64_t flood_since_ns_ = 0;  // 0: there is none
 };
 
 }  // namespace posthouse

@@ -93,7 +93,7 @@ void Supervisor::Settle(Service* service) {
   const bool watch = service->phase == Phase::kWatched;
   if (watch != service->watching) {
     service->watching = watch;
-    Append(watch ? Kind::kWatchListeners : Kind::kIgnoreListeners, *service);
+    Watch(*service, watch);
   }
   if (service->phase == Phase::kFull && StressEligible(*service) &&
       now_ns_ >= service->busy_warning_ns) {
@@ -104,6 +104,18 @@ void Supervisor::Settle(Service* service) {
     look_ns_ = Later(now_ns_, times_.look_ns);
     deadline_is_known_ = false;
   }
+}
+
+// A worker that serves one request after the other asks for a watch and its end again and again,
+// hundreds of times in one reading (F72): an action that has not been taken yet is taken back.
+void Supervisor::Watch(const Service& service, bool watch) {
+  const Kind opposite = watch ? Kind::kIgnoreListeners : Kind::kWatchListeners;
+  if (!actions_.empty() && actions_.back().kind == opposite &&
+      actions_.back().service == service.id) {
+    actions_.pop_back();
+    return;
+  }
+  Append(watch ? Kind::kWatchListeners : Kind::kIgnoreListeners, service);
 }
 
 // ---- Dispatch
@@ -140,6 +152,9 @@ void Supervisor::React(Service* service, const Occurrence& occurrence) {
       break;
     case Reaction::kBelieve:
       Believe(occurrence.child, occurrence.available);
+      break;
+    case Reaction::kEndFlooder:
+      EndFlooder(service, occurrence.child);
       break;
     case Reaction::kJudge:
       Judge(service, occurrence.child, occurrence.end);
@@ -581,6 +596,36 @@ void Supervisor::Gossip(Report report, ServiceId id, pid_t sender, const StatusM
   action.pid = sender != 0 ? sender : message.pid;
   action.generation = message.generation;
   action.message = message;
+}
+
+// ---- Floods (F72)
+
+void Supervisor::Flooded(ServiceId id, pid_t sender, int64_t now_ns) {
+  Tick(now_ns);
+  Service* service = Find(id);
+  if (service == nullptr) return;
+  Reserve(kActionsOfAnEvent);
+  Child* child = FindChild(sender);
+  if (child == nullptr || child->service != service) {
+    AppendReport(Report::kFlood, *service)->pid = sender;
+    return;
+  }
+  Occurrence occurrence{Event::kFlooded};
+  occurrence.child = child;
+  React(service, occurrence);
+}
+
+// TERM would wait for the end of a request that may never come. What its program does now it will
+// do again, so that the next start has to wait.
+void Supervisor::EndFlooder(Service* service, Child* child) {
+  if (child->signalled == SIGKILL) return;
+  SupervisorAction* action = AppendReport(Report::kFlood, *service);
+  action->pid = child->pid;
+  action->generation = child->generation;
+  action->signal = SIGKILL;
+  action->delay_ns = service->rules.throttle_ns;
+  Signal(child, SIGKILL);
+  Throttle(service);
 }
 
 // ---- Deaths

@@ -116,6 +116,7 @@ struct SupervisorAction {
     kSilent,        // pid: F75, a KILL goes with it
     kStubborn,  // pid: it ignored TERM, or the end of its channel (kSignal tells which signal it
                 // gets now)
+    kFlood,     // pid: F72; with `signal` it is a child that gets it, and a throttle begins
     kUnknownChild,  // pid, end: reaped, nobody's (F82, M93)
     kUnexpected,    // event, pid: the shell reports what was not asked for
     // Gossip: ignored status messages. pid is the sender as the kernel says (else what the message
@@ -163,6 +164,8 @@ class Supervisor {
   // `id`: whose channel it came by. `sender`: who wrote it as the kernel says, 0 when it cannot
   // tell.
   void Status(ServiceId id, pid_t sender, const StatusMessage& message, int64_t now_ns);
+  // `sender` has been writing status messages as fast as it can, for seconds (F72).
+  void Flooded(ServiceId id, pid_t sender, int64_t now_ns);
   // Reaped: from now on the number means nothing (F83).
   void ChildDied(pid_t pid, ChildEnd end, int64_t now_ns);
   // The answer to a kLook. `client_waits`: a listener of the service is ready.
@@ -311,6 +314,7 @@ class Supervisor {
   void Tick(int64_t now_ns);
   void React(Service* service, const Occurrence& occurrence);
   void Settle(Service* service);
+  void Watch(const Service& service, bool watch);
   void CloseIfFinished(Service* service);
 
   // The reactions of supervisor_table.h and their parts.
@@ -329,6 +333,7 @@ class Supervisor {
   void Throttle(Service* service);
   void FailStart(Service* service);
   void Believe(Child* child, bool available);
+  void EndFlooder(Service* service, Child* child);
   Child Forget(Child* child);
   void Judge(Service* service, Child* child, ChildEnd end);
   void JudgeShortLife(Service* service, const Child& dead, ChildEnd end);

@@ -18,6 +18,7 @@ constexpr std::array<Row, kSupervisorEvents> kTable = {{
     {R::kRecordAndEnd,  R::kRecordAndEnd, R::kRecord,      R::kUnexpected,  R::kUnexpected,  R::kUnexpected,  R::kUnexpected,  R::kUnexpected},   // kSpawned
     {R::kGiveUpStart,   R::kGiveUpStart,  R::kThrottle,    R::kUnexpected,  R::kUnexpected,  R::kUnexpected,  R::kUnexpected,  R::kUnexpected},   // kSpawnFailed
     {R::kIgnore,        R::kBelieve,      R::kBelieve,     R::kBelieve,     R::kBelieve,     R::kBelieve,     R::kBelieve,     R::kBelieve},      // kState
+    {R::kIgnore,        R::kIgnore,       R::kEndFlooder,  R::kEndFlooder,  R::kEndFlooder,  R::kEndFlooder,  R::kEndFlooder,  R::kEndFlooder},   // kFlooded
     {R::kBury,          R::kBury,         R::kJudge,       R::kReportDeath, R::kJudge,       R::kJudge,       R::kJudge,       R::kJudge},        // kChildDied
     {R::kIgnore,        R::kIgnore,       R::kIgnore,      R::kIgnore,      R::kWeigh,       R::kWeigh,       R::kWeigh,       R::kWeigh},        // kLooked
     {R::kIgnore,        R::kIgnore,       R::kTrigger,     R::kSkipTrigger, R::kTrigger,     R::kTrigger,     R::kTrigger,     R::kTrigger},      // kWakeUpDue
@@ -71,6 +72,8 @@ absl::string_view SupervisorEventName(SupervisorEvent event) {
       return "SpawnFailed";
     case SupervisorEvent::kState:
       return "State";
+    case SupervisorEvent::kFlooded:
+      return "Flooded";
     case SupervisorEvent::kChildDied:
       return "ChildDied";
     case SupervisorEvent::kLooked:
@@ -113,6 +116,8 @@ absl::string_view ReactionName(Reaction reaction) {
       return "GiveUpStart";
     case Reaction::kBelieve:
       return "Believe";
+    case Reaction::kEndFlooder:
+      return "EndFlooder";
     case Reaction::kJudge:
       return "Judge";
     case Reaction::kReportDeath:

@@ -36,6 +36,7 @@ enum class SupervisorEvent {
   kSpawned,         // the answer to a spawn
   kSpawnFailed,     // the other one (M63)
   kState,           // a believed status message: TAKEN or AVAIL of one of its children
+  kFlooded,         // one of its children writes status messages as fast as it can (F72)
   kChildDied,       // reaped
   kLooked,          // the answer to a look (F75)
   kWakeUpDue,       // M84
@@ -45,7 +46,7 @@ enum class SupervisorEvent {
   kKillDue,         // the children that were sent TERM had theirs (MO6, F84, F108)
   kStop,            // F108
 };
-inline constexpr size_t kSupervisorEvents = 14;
+inline constexpr size_t kSupervisorEvents = 15;
 
 enum class Reaction {
   kIgnore,        // nothing changes
@@ -58,6 +59,7 @@ enum class Reaction {
   kThrottle,      // M63, M76
   kGiveUpStart,   // the answer is in, nothing was started and nobody wants it
   kBelieve,       // the child's state and use count (P29)
+  kEndFlooder,    // KILL the child, throttle (F72)
   kJudge,         // forget the child, report, throttle or back off (M73 to M77, MO4)
   kReportDeath,   // forget the child, report (M74)
   kBury,   // forget the child, report what TERM and KILL do not explain; close when it was the last
@@ -70,7 +72,7 @@ enum class Reaction {
   kKill,         // KILL to every child that is left
   kBeginStop,    // no start any more, TERM every child
 };
-inline constexpr size_t kReactions = 21;
+inline constexpr size_t kReactions = 22;
 
 Reaction ReactionTo(ServicePhase phase, SupervisorEvent event);
 

@@ -66,6 +66,8 @@ absl::string_view ReportName(Report report) {
       return "silent";
     case Report::kStubborn:
       return "stubborn";
+    case Report::kFlood:
+      return "flood";
     case Report::kUnknownChild:
       return "unknown-child";
     case Report::kUnexpected:

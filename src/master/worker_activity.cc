@@ -72,6 +72,13 @@ ChildActivity ParseWorkerActivity(pid_t pid, absl::string_view stat, absl::strin
   return activity;
 }
 
+absl::optional<int64_t> ReadWorkerCpuNs(pid_t pid) {
+  const std::string schedstat = ReadSmallFile(absl::StrCat("/proc/", pid, "/schedstat"));
+  int64_t ns = 0;
+  if (!absl::SimpleAtoi(schedstat.substr(0, schedstat.find(' ')), &ns)) return absl::nullopt;
+  return ns;
+}
+
 ChildActivity ReadWorkerActivity(pid_t pid) {
   const std::string directory = absl::StrCat("/proc/", pid);
   return ParseWorkerActivity(pid, ReadSmallFile(directory + "/stat"),

@@ -13,12 +13,19 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
 #include "posthouse/master/supervisor.h"
 
 namespace posthouse {
 
 ChildActivity ReadWorkerActivity(pid_t pid);
+
+// Nanoseconds of processor time that a process, any one, has used; nothing where the kernel does
+// not tell.
+absl::optional<int64_t> ReadWorkerCpuNs(pid_t pid);
 
 // The same from the text of the two files, for tests. `stat` is "PID (NAME) STATE ...", where the
 // name may contain anything, blanks and parentheses included.

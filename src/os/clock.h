@@ -2,6 +2,7 @@
 //
 // SteadyNanos() drives timers, limits and deadlines: it never steps. WallSeconds() is for people
 // and other programs: log lines, files, the compatibility interface's event_time().
+// ThreadCpuNanos() is what work has cost.
 //
 // Thread: any. Errors: none; a system without CLOCK_MONOTONIC cannot run posthouse.
 
@@ -36,6 +37,13 @@ inline constexpr bool kCoarseClockLags = kCoarseClock != CLOCK_MONOTONIC;
 inline int64_t CoarseSteadyNanos() {
   timespec now = {};
   ClockGettime(kCoarseClock, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
+// Nanoseconds of processor time that this thread has used. A system call, unlike the others.
+inline int64_t ThreadCpuNanos() {
+  timespec now = {};
+  ClockGettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
 }
 

@@ -106,6 +106,19 @@ TEST_F(ReportsTest, GossipIsBounded) {
   EXPECT_THAT(lines_[0], HasSubstr("service smtp inet: "));
 }
 
+// F72: "a persistent offender is ended and its service throttled".
+TEST_F(ReportsTest, AFloodNamesTheWorkerOrTheProcess) {
+  SupervisorAction action = Action(Report::kFlood);
+  action.pid = 4711;
+  action.signal = 9;
+  LogOne(action);
+  EXPECT_THAT(lines_.back(), HasSubstr("pid 4711 floods the status channel: it is killed"));
+  action.signal = 0;
+  for (int i = 0; i < 1000; ++i) LogOne(action);
+  EXPECT_THAT(lines_, SizeIs(2));
+  EXPECT_THAT(lines_.back(), HasSubstr("process 4711 floods the status channel"));
+}
+
 // P33: in the original silent; a message of somebody who has died is ordinary.
 TEST_F(ReportsTest, MessagesOfTheDeadAreToldWhenAskedFor) {
   LogOne(Action(Report::kGossipUnknownPid));

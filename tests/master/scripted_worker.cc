@@ -6,6 +6,7 @@
 //   fork           goes on in a child; the parent exits 0
 //   forever        waits for a signal                 shutdown  shuts the listen socket down
 //   stubborn       ignores TERM from now on
+//   flood          takes a client, and sends one status message after the other until it is killed
 //   single         one client after the other, as a stock daemon: "held", then its line, answered
 
 #include <poll.h>
@@ -74,6 +75,16 @@ void ServeOneByOne(posthouse::WorkerStatus* status) {
   }
 }
 
+void Flood(uint32_t generation) {
+  using posthouse::Availability;
+  for (Availability state = Availability::kTaken;;) {
+    const posthouse::StatusMessageBytes bytes =
+        posthouse::EncodeStatusMessage({getpid(), generation, static_cast<int32_t>(state)});
+    if (write(5, bytes.data(), bytes.size()) < 0) _exit(6);
+    state = state == Availability::kTaken ? Availability::kAvailable : Availability::kTaken;
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -87,6 +98,10 @@ int main(int argc, char** argv) {
     if (word == "master") Wait(5, POLLIN);
     if (word == "serve") Serve();
     if (word == "single") ServeOneByOne(&status);
+    if (word == "flood") {
+      close(accept(6, nullptr, nullptr));
+      Flood(generation);
+    }
     if (word == "forever") pause();
     if (word == "stubborn") signal(SIGTERM, SIG_IGN);
     if (word == "shutdown") shutdown(6, SHUT_RD);

@@ -901,6 +901,71 @@ TEST_F(SupervisorTest, AReapedChildIsNeverSignalled) {  // F83
   EXPECT_THAT(Take(), Not(Contains("1: signal 15 pid 100")));
 }
 
+// ---- Floods (F72)
+
+TEST_F(SupervisorTest, AFlooderIsKilledAndItsServiceThrottled) {  // F72
+  Add(3);
+  Spawn(100);
+  Taken(100);
+  Spawn(101);
+  Take();
+  supervisor_.Flooded(1, 100, now_);
+  EXPECT_THAT(Take(), ElementsAre("1: flood pid 100", "1: signal 9 pid 100"));
+  EXPECT_EQ(View().phase, Phase::kThrottled);
+  Avail(100);
+  supervisor_.Flooded(1, 100, now_);
+  EXPECT_THAT(Take(), IsEmpty()) << "it is dying";
+  supervisor_.ChildDied(100, kKilled, now_);
+  EXPECT_THAT(Take(), ElementsAre("1: child-exit pid 100 signal 9"));
+  // The other one goes on serving; when it is busy, nobody is started before the throttle is over.
+  EXPECT_EQ(View().available, 1);
+  Taken(101);
+  EXPECT_THAT(Take(), IsEmpty());
+  Pass(ServiceRules().throttle_ns);
+  EXPECT_THAT(Take(), ElementsAre("1: throttle-over", "1: watch"));
+}
+
+TEST_F(SupervisorTest, AFloodDoesNotProlongAThrottle) {  // F72, M75
+  Add(3);
+  Spawn(100);
+  Taken(100);
+  Spawn(101);
+  supervisor_.ChildDied(100, kExit1, now_);
+  Pass(ServiceRules().throttle_ns / 2);
+  supervisor_.Flooded(1, 101, now_);
+  supervisor_.ChildDied(101, kKilled, now_);
+  Take();
+  Pass(ServiceRules().throttle_ns / 2);
+  EXPECT_THAT(Take(), ElementsAre("1: throttle-over", "1: watch"));
+}
+
+TEST_F(SupervisorTest, AFloodThatNobodyOfTheServiceMakesIsOnlyReported) {  // F72
+  Add(1);
+  Add(1, 2);
+  Spawn(100);
+  Spawn(200, 2);
+  Take();
+  for (const pid_t stranger : {200, 4711, 0}) supervisor_.Flooded(1, stranger, now_);
+  EXPECT_THAT(Take(), ElementsAre("1: flood pid 200", "1: flood pid 4711", "1: flood"));
+  EXPECT_EQ(View().phase, Phase::kServed);
+  EXPECT_EQ(View(2).phase, Phase::kServed);
+}
+
+TEST_F(SupervisorTest, AFlooderOfAServiceThatEndsGetsNoMoreThanTheOthers) {  // F72, F84, F108
+  Add(1);
+  Add(1, 2);
+  Spawn(100);
+  Spawn(200, 2);
+  supervisor_.RemoveService(1, now_);
+  Take();
+  supervisor_.Flooded(1, 100, now_);
+  EXPECT_THAT(Take(), IsEmpty());
+  supervisor_.Stop(now_);
+  Take();
+  supervisor_.Flooded(2, 200, now_);
+  EXPECT_THAT(Take(), IsEmpty());
+}
+
 // ---- Silent workers (F75)
 
 TEST_F(SupervisorTest, ALookIsAskedForOnlyWhileClientsDependOnAnIdleWorker) {  // F75

@@ -5,6 +5,9 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdint>
+
+#include "absl/types/optional.h"
 #include "gtest/gtest.h"
 #include "posthouse/testing/child_check.h"
 #include "posthouse/testing/event_wait.h"
@@ -35,6 +38,13 @@ TEST(WorkerActivityTest, AnythingElseIsUnknown) {
     EXPECT_EQ(ParseWorkerActivity(7, text, "x").state, State::kUnknown) << text;
   }
   EXPECT_EQ(ParseWorkerActivity(7, "7 (smtpd) S 1 2", "").cpu, 0u);
+}
+
+TEST(WorkerActivityTest, TheTimeOfAProcessGrowsWhileItComputes) {
+  const absl::optional<int64_t> before = ReadWorkerCpuNs(getpid());
+  ASSERT_TRUE(before.has_value());
+  EXPECT_TRUE(WaitUntil([&] { return ReadWorkerCpuNs(getpid()).value_or(0) > *before; }));
+  EXPECT_FALSE(ReadWorkerCpuNs(0x7fffffff).has_value());
 }
 
 TEST(WorkerActivityTest, AStoppedProcessIsSeenAsSuch) {

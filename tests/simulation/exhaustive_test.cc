@@ -42,6 +42,7 @@ std::vector<Step> Choices(size_t processes) {
     choices.push_back({Op::kPause, process, 0});
     choices.push_back({Op::kLie, process, other << 8});  // in the name of another
     choices.push_back({Op::kLie, process, 7});           // TAKEN, though it is idle
+    choices.push_back({Op::kNameFlooder, process, 1});
   }
   return choices;
 }

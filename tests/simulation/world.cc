@@ -36,19 +36,19 @@ struct Weight {
   int weight;
 };
 constexpr Weight kWeights[] = {
-    {Op::kPass, 140},       {Op::kClient, 130},  {Op::kReadiness, 160}, {Op::kStaleReadiness, 10},
-    {Op::kAct, 260},        {Op::kDeliver, 200}, {Op::kReap, 80},       {Op::kAnswerSpawn, 60},
-    {Op::kAnswerLook, 40},  {Op::kLoseLook, 5},  {Op::kExit, 14},       {Op::kKill, 8},
-    {Op::kPause, 8},        {Op::kContinue, 8},  {Op::kLie, 25},        {Op::kFlood, 3},
-    {Op::kLoseMessage, 10}, {Op::kReload, 8},    {Op::kForkMode, 6},    {Op::kAnswerMode, 6},
-    {Op::kTraits, 12},      {Op::kStranger, 4},  {Op::kDeadline, 40},
+    {Op::kPass, 140},      {Op::kClient, 130},     {Op::kReadiness, 160}, {Op::kStaleReadiness, 10},
+    {Op::kAct, 260},       {Op::kDeliver, 200},    {Op::kReap, 80},       {Op::kAnswerSpawn, 60},
+    {Op::kAnswerLook, 40}, {Op::kLoseLook, 5},     {Op::kExit, 14},       {Op::kKill, 8},
+    {Op::kPause, 8},       {Op::kContinue, 8},     {Op::kLie, 25},        {Op::kFlood, 3},
+    {Op::kNameFlooder, 3}, {Op::kLoseMessage, 10}, {Op::kReload, 8},      {Op::kForkMode, 6},
+    {Op::kAnswerMode, 6},  {Op::kTraits, 12},      {Op::kStranger, 4},    {Op::kDeadline, 40},
 };
 
 constexpr const char* kOpNames[kOps] = {
-    "pass",      "client",       "readiness",   "stale-readiness", "act",          "deliver",
-    "reap",      "answer-spawn", "answer-look", "lose-look",       "exit",         "kill",
-    "pause",     "continue",     "lie",         "flood",           "lose-message", "reload",
-    "fork-mode", "answer-mode",  "traits",      "stranger",        "deadline"};
+    "pass",   "client",       "readiness",   "stale-readiness", "act",          "deliver",
+    "reap",   "answer-spawn", "answer-look", "lose-look",       "exit",         "kill",
+    "pause",  "continue",     "lie",         "flood",           "name-flooder", "lose-message",
+    "reload", "fork-mode",    "answer-mode", "traits",          "stranger",     "deadline"};
 
 }  // namespace
 
@@ -196,6 +196,9 @@ void World::Do(const Step& step) {
       for (int i = 0; process != nullptr && i < 20; ++i) {
         Send(process, i % 2 == 0 ? Availability::kTaken : Availability::kAvailable);
       }
+      break;
+    case Op::kNameFlooder:
+      if (process != nullptr) NameFlooder(*process, step.b);
       break;
     case Op::kLoseMessage:
       if (service != nullptr && !service->messages.empty()) service->messages.pop_front();
@@ -361,6 +364,19 @@ void World::Lie(Process* process, uint32_t number) {
       break;  // about itself
   }
   service->messages.push_back(message);
+}
+
+// Sometimes on the channel of another service.
+void World::NameFlooder(const Process& process, uint32_t number) {
+  const Service* service = number % 4 == 0 ? PickService(number / 4) : Find(process.service);
+  if (service == nullptr) return;
+  const pid_t pid = process.pid;
+  const bool must_end =
+      process.known && process.service == service->id && service->kept && !stopping_;
+  supervisor_.Flooded(service->id, pid, now_ns_);
+  ExecuteActions();
+  const Process* flooder = FindProcess(pid);
+  if (must_end && flooder != nullptr && !flooder->dead) Fail("a flooder lives on");
 }
 
 void World::Deliver(Service* service) {
@@ -603,6 +619,9 @@ void World::OnReport(const SupervisorAction& action) {
     case Report::kThrottleOver:
       if (service == nullptr || !service->throttled) return Fail("the end of no throttle");
       service->throttled = false;
+      break;
+    case Report::kFlood:
+      if (service != nullptr && action.signal != 0) service->throttled = true;
       break;
     case Report::kSilent: {
       const Process* process = FindProcess(action.pid);

@@ -49,6 +49,7 @@ enum class Op : uint8_t {
   kContinue,
   kLie,
   kFlood,
+  kNameFlooder,  // the receiver has had enough
   kLoseMessage,
   kReload,
   kForkMode,    // forks fail, or not
@@ -57,7 +58,7 @@ enum class Op : uint8_t {
   kStranger,    // an unknown process is reaped
   kDeadline,    // time, as far as the supervisor waits for
 };
-inline constexpr int kOps = 23;
+inline constexpr int kOps = 24;
 
 struct Step {
   Op op = Op::kPass;
@@ -150,6 +151,7 @@ class World {
   void Take(Process* process, Service* service, bool without_a_word);
   void Finish(Process* process);
   void Send(Process* process, Availability availability);
+  void NameFlooder(const Process& process, uint32_t number);
   void Deliver(Service* service);
   void Reap(Process* process);
   void Lie(Process* process, uint32_t number);
