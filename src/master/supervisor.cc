@@ -778,7 +778,10 @@ void Supervisor::Weigh(Service* service, const Occurrence& occurrence) {
     service->waiting_since_ns = now_ns_;
     return;
   }
-  if (service->waiting_looks == 1) AppendReport(Report::kUnserved, *service);
+  // Where every worker is in a request, waiting is what a client does at the limit.
+  if (service->waiting_looks == 1 && service->available > 0) {
+    AppendReport(Report::kUnserved, *service);
+  }
   service->waiting_looks = 2;
   for (Child* child : service->children) {
     if (child->available) SetState(child, true, true);

@@ -1101,6 +1101,16 @@ TEST_F(SupervisorTest, AStoppedBusyWorkerIsEndedOnlyWhenNothingElseMoves) {  // 
   EXPECT_THAT(words, Not(Contains("1: signal 9 pid 101")));
 }
 
+TEST_F(SupervisorTest, AClientThatWaitsAtTheLimitIsNoNews) {  // F75, F85
+  Add(1);
+  Spawn(100);
+  Request(100);
+  Taken(100);
+  Take();
+  for (int i = 0; i < 5; ++i) Look(true, {{100, 1, State::kAsleep}});
+  EXPECT_THAT(Take(), Not(Contains("1: unserved")));
+}
+
 TEST_F(SupervisorTest, AnAnswerThatWasNotAskedForWeighsNothing) {  // F75
   Add(1);
   Spawn(100);
