@@ -6,8 +6,9 @@ namespace posthouse {
 namespace {
 
 constexpr int64_t kPeriodNs = 1'000'000'000;
-// Of the time between two judgements: whoever costs less harms nobody.
-constexpr double kLeastShare = 0.02;
+// Of the time between two judgements: whoever costs less harms nobody, and what it has used is too
+// little to be told exactly.
+constexpr double kLeastShare = 0.05;
 
 }  // namespace
 

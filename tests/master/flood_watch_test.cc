@@ -79,7 +79,7 @@ TEST_F(FloodWatchTest, OnlyWhoDoesNothingElseIsAFlooder) {
 // A slow machine, a busy one, one flooder among many.
 TEST_F(FloodWatchTest, HowMuchItIsMakesNoDifference) {
   for (int second = 0; second <= kFloodSeconds; ++second) {
-    for (pid_t pid = 1; pid <= 10; ++pid) Use(pid, 40, 25), Use(10 + pid, 40, 8);
+    for (pid_t pid = 1; pid <= 10; ++pid) Use(pid, 90, 60), Use(10 + pid, 450, 70);
     const std::vector<pid_t> flooders = Second();
     if (second < kFloodSeconds) {
       EXPECT_THAT(flooders, IsEmpty());
@@ -112,7 +112,7 @@ TEST_F(FloodWatchTest, WhoGoesOnIsNamedAgain) {
 
 TEST_F(FloodWatchTest, WhatCostsNextToNothingIsNotLookedAt) {
   for (int second = 0; second <= 2 * kFloodSeconds; ++second) {
-    Use(kFlooder, 20, 15);
+    Use(kFlooder, 60, 40);
     EXPECT_THAT(Second(), IsEmpty());
   }
   EXPECT_EQ(asked_, 0);
