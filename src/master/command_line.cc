@@ -10,7 +10,7 @@ namespace posthouse {
 namespace {
 
 constexpr absl::string_view kLettersWithArgument = "ce";
-constexpr absl::string_view kPlainLetters = "Ddistvw";
+constexpr absl::string_view kPlainLetters = "Ddirstvw";
 
 // More than anybody waits for; keeps the sum small.
 constexpr int64_t kMaxExitSeconds = int64_t{100} * 366 * 86400;
@@ -67,6 +67,9 @@ void ApplyPlainLetter(char letter, MasterOptions* options) {
     case 'i':
       options->init = true;
       options->keep_stdout = true;
+      break;
+    case 'r':
+      options->reload = true;
       break;
     case 's':
       options->keep_stdout = true;
@@ -142,7 +145,30 @@ class Parser {
   size_t next_ = 1;
 };
 
+// The reload command is no start: of the options only -c and -v mean anything to it.
+absl::Status CheckReload(const MasterOptions& options, bool debugger_by_environment) {
+  const struct {
+    bool given;
+    absl::string_view option;
+  } others[] = {
+      {options.debugger && !debugger_by_environment, "-D"},
+      {!options.detached, "-d"},
+      {options.exit_after.has_value(), "-e"},
+      {options.init, "-i"},
+      {options.keep_stdout, "-s"},
+      {options.test, "-t"},
+      {options.wait, "-w"},
+  };
+  for (const auto& other : others) {
+    if (other.given) {
+      return Invalid(absl::StrCat("options -r and ", other.option, " cannot be combined"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckConflicts(const MasterOptions& options, bool debugger_by_environment, pid_t pid) {
+  if (options.reload) return CheckReload(options, debugger_by_environment);
   if (options.test && options.wait) return Invalid("options -t and -w cannot be combined");
   if (!options.init) return absl::OkStatus();
   if (pid != 1) {

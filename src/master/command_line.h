@@ -1,5 +1,5 @@
 // The command line of the master: the original's letters, so that the stock `postfix` script can
-// start it (M1 to M9, M120).
+// start it (M1 to M9, M120); and -r, which the original does not have (F100).
 //
 //   absl::StatusOr<MasterOptions> options = ParseMasterCommandLine(arguments, environment, pid);
 //   if (!options.ok()) fatal, with kMasterUsage
@@ -26,7 +26,7 @@ namespace posthouse {
 
 inline constexpr absl::string_view kMasterUsage =
     "usage: master [-c config_dir] [-D (debug)] [-d (don't detach from terminal)] [-e exit_time] "
-    "[-i (init mode)] [-s (keep stdout)] [-t (test)] [-v (verbose)] [-w (wait)]";
+    "[-i (init mode)] [-r (reload)] [-s (keep stdout)] [-t (test)] [-v (verbose)] [-w (wait)]";
 
 struct MasterOptions {
   std::string process_name;                      // the last component of argument zero (M10)
@@ -36,12 +36,15 @@ struct MasterOptions {
   absl::optional<absl::Duration> exit_after;     // -e (M4)
   bool init = false;                             // -i (M5)
   bool keep_stdout = false;                      // -s, -i (M6)
+  bool reload = false;                           // -r (F100)
   bool test = false;                             // -t (M7)
   int verbosity = 0;                             // -v, MAIL_VERBOSE (M8)
   bool wait = false;                             // -w (M9)
   bool help = false;                             // --help
   bool version = false;                          // --version
 
+  // A command about the master that runs, and no master: it leaves its surroundings alone.
+  bool is_command() const { return reload || test; }
   // Whether to make a session of its own (M3, M5, M13).
   bool new_session() const { return detached && !debugger && !init; }
 };

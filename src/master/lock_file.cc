@@ -171,6 +171,18 @@ pid_t LivingHolder(int fd, const std::string& path) {
   return os::Kill(pid, 0) == 0 || errno == EPERM ? pid : 0;
 }
 
+// The file if a process holds its lock; an empty descriptor if nobody does, or there is no file.
+absl::StatusOr<UniqueFd> OpenHeld(const std::string& path) {
+  absl::StatusOr<UniqueFd> fd = OpenCarefully(path, /*create=*/false);
+  if (absl::IsNotFound(fd.status())) return UniqueFd();
+  if (!fd.ok()) return fd.status();
+  // Shared, so that two that look do not see each other.
+  const absl::StatusOr<bool> locked = TryLock(fd->get(), LOCK_SH, path);
+  if (!locked.ok()) return locked.status();
+  if (*locked) return UniqueFd();
+  return fd;
+}
+
 absl::Status Held(const std::string& path, pid_t holder) {
   const std::string who = holder > 0 ? absl::StrCat("process ", holder) : "another process";
   return absl::UnavailableError(absl::StrCat("lock file ", absl::CEscape(path), ": ", who,
@@ -212,13 +224,22 @@ absl::StatusOr<LockFile> LockFile::Acquire(const std::string& path, const FileOw
 absl::StatusOr<bool> LockFile::IsHeld(const std::string& path, const FileOwner& owner) {
   EffectiveOwner identity;
   if (absl::Status status = identity.Become(owner); !status.ok()) return status;
-  absl::StatusOr<UniqueFd> fd = OpenCarefully(path, /*create=*/false);
-  if (absl::IsNotFound(fd.status())) return false;
+  const absl::StatusOr<UniqueFd> fd = OpenHeld(path);
   if (!fd.ok()) return fd.status();
-  // Shared, so that two that look do not see each other.
-  absl::StatusOr<bool> locked = TryLock(fd->get(), LOCK_SH, path);
-  if (!locked.ok()) return locked.status();
-  return !*locked;
+  return fd->valid();
+}
+
+absl::StatusOr<pid_t> LockFile::Holder(const std::string& path, const FileOwner& owner) {
+  EffectiveOwner identity;
+  if (absl::Status status = identity.Become(owner); !status.ok()) return status;
+  for (int i = 1;; ++i) {
+    const absl::StatusOr<UniqueFd> fd = OpenHeld(path);
+    if (!fd.ok()) return fd.status();
+    if (!fd->valid()) return 0;
+    if (const pid_t holder = LivingHolder(fd->get(), path); holder > 0) return holder;
+    if (i == kMaxTries) return Held(path, 0);
+    os::Nanosleep(&kPause, nullptr);
+  }
 }
 
 absl::Status LockFile::WritePid(pid_t pid) {

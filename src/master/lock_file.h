@@ -53,6 +53,10 @@ class LockFile {
   // Whether a process holds the lock (M27). No file: false. Nothing is written or made.
   static absl::StatusOr<bool> IsHeld(const std::string& path, const FileOwner& owner);
 
+  // The process that holds the lock; 0 for nobody, or no file. Nothing is written or made.
+  // kUnavailable: somebody holds it whose number is not in the file, even after half a second.
+  static absl::StatusOr<pid_t> Holder(const std::string& path, const FileOwner& owner);
+
   // Writes the number without truncating the file. Failure (F121, F122) is for the caller to die
   // of.
   absl::Status WritePid(pid_t pid);

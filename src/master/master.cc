@@ -15,6 +15,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "posthouse/master/effective_owner.h"
 #include "posthouse/master/reports.h"
 #include "posthouse/master/worker_activity.h"
@@ -35,6 +36,16 @@ constexpr absl::Duration kFailureRetry = absl::Milliseconds(100);
 constexpr absl::Duration kFailureReport = absl::Seconds(10);
 // Ten seconds of them.
 constexpr int kMaxAttempts = 100;
+
+// What the log says of a reload, but for what is information.
+std::string TextOf(const ReloadPlan& plan, const MasterConfiguration& adopted) {
+  std::vector<std::string> lines = {plan.summary};
+  for (const std::vector<std::string>* warnings :
+       {&adopted.warnings, &plan.report.failures, &plan.report.warnings}) {
+    lines.insert(lines.end(), warnings->begin(), warnings->end());
+  }
+  return absl::StrJoin(lines, "\n");
+}
 
 }  // namespace
 
@@ -501,9 +512,7 @@ void Master::OpenMissingEndpoints() {
 
 absl::StatusOr<UniqueFd> Master::OpenFifo(const std::string& path) const {
   EffectiveOwner owner;
-  absl::Status status =
-      owner.Become({is_root_, configuration_.owner_uid, configuration_.owner_gid});
-  if (!status.ok()) return status;
+  if (absl::Status status = owner.Become(DataOwner()); !status.ok()) return status;
   return OpenFifoForWakeUp(path);
 }
 
@@ -529,10 +538,11 @@ void Master::Reload() {
   if (!std::exchange(reload_announced_, true)) {
     log_.Info(absl::StrCat("reload -- ", VersionAndDirectory()));  // M94
   }
+  load_began_ns_ = os::SteadyNanos();
   absl::Status status = absl::ResourceExhaustedError("no memory for the new configuration");
   Guard("a reload", [&] { status = TryReload(); });
   if (absl::IsUnavailable(status)) {
-    // Somebody is writing a file right now (F105).
+    // Somebody is writing a file right now (F105); there is no outcome yet.
     next_reload_ns_ = os::SteadyNanos() + absl::ToInt64Nanoseconds(load_options_.quiet);
     reload_timer_->StartAt(next_reload_ns_);
     return;
@@ -540,8 +550,26 @@ void Master::Reload() {
   reload_announced_ = false;
   next_reload_ns_ = os::SteadyNanos() + absl::ToInt64Nanoseconds(times_.reload_interval);
   if (adopting_.has_value()) return ContinueAdopting();
+  TellOutcome(ReloadOutcome::Kind::kRefused, [&] { return std::string(status.message()); });
   LogLines(LogSeverity::kError, status.message());
-  log_.Error("the reload has changed nothing: the configuration from before stays in force");
+  log_.Error(kReloadRefused);
+}
+
+// For the command that waits for it (F100). A reload is not held up by anything that fails here,
+// be it memory; then the command ends with its limit.
+void Master::TellOutcome(ReloadOutcome::Kind kind, absl::FunctionRef<std::string()> text) {
+  Guard("the outcome of a reload", [&] {
+    ReloadOutcome outcome;
+    outcome.pid = os::Getpid();
+    outcome.begin_ns = load_began_ns_;
+    outcome.kind = kind;
+    outcome.text = text();
+    const absl::Status status =
+        WriteReloadOutcome(DataPath(kReloadOutcomeFile), DataOwner(), outcome);
+    if (status.ok()) return;
+    log_.Limited(LogSeverity::kWarning, "outcome file", kReportInterval,
+                 absl::StrCat("nobody can learn how a reload went: ", status.message()));
+  });
 }
 
 absl::Status Master::TryReload() {
@@ -578,6 +606,7 @@ void Master::ContinueAdopting() {
   for (const std::string& note : configuration_.notes) log_.Info(note);
   LogListenReport(plan.report);
   OpenMissingEndpoints();
+  TellOutcome(ReloadOutcome::Kind::kDone, [&] { return TextOf(plan, configuration_); });
   log_.Info(absl::StrCat("reload finished -- ", plan.summary));
   adopting_.reset();
 }

@@ -42,9 +42,11 @@
 #include "posthouse/master/command_line.h"
 #include "posthouse/master/configuration.h"
 #include "posthouse/master/early_log.h"
+#include "posthouse/master/effective_owner.h"
 #include "posthouse/master/flood_watch.h"
 #include "posthouse/master/lock_file.h"
 #include "posthouse/master/reload.h"
+#include "posthouse/master/reload_outcome.h"
 #include "posthouse/master/service.h"
 #include "posthouse/master/services.h"
 #include "posthouse/master/spawner.h"
@@ -64,6 +66,7 @@ struct MasterTimes {
 
   SupervisorTimes supervisor;
   absl::Duration waiting_start = absl::Seconds(100);    // M28
+  absl::Duration reload_command = absl::Seconds(60);    // F100
   absl::Duration watchdog = absl::Seconds(1000);        // M92
   absl::Duration forced_end = absl::Seconds(5);         // M114
   absl::Duration endpoint_retry = absl::Seconds(2);     // F90
@@ -104,6 +107,7 @@ class Master : public ServiceObserver {
   absl::Status ReduceEnvironment();
   absl::Status EnterQueueDirectory();
   absl::Status AnswerTest();
+  absl::Status CommandTheReload();
   absl::Status MakeDirectories();
   absl::Status TakeLocks();
   absl::Status RunDebugger();
@@ -182,6 +186,9 @@ class Master : public ServiceObserver {
   void Reload();
   absl::Status TryReload();
   void ContinueAdopting();
+  void TellOutcome(ReloadOutcome::Kind kind, absl::FunctionRef<std::string()> text);
+  FileOwner DataOwner() const;
+  std::string DataPath(absl::string_view name) const;
   void AdoptStep(ReloadPlan* plan, const ReloadPlan::Step& step);
 
   // --- The end (master_end.cc) ---
@@ -247,6 +254,7 @@ class Master : public ServiceObserver {
   bool reload_requested_ = false;
   bool reload_announced_ = false;
   int64_t next_reload_ns_ = 0;
+  int64_t load_began_ns_ = 0;  // of the configuration that was loaded last, in force or refused
   absl::Duration log_retry_ = absl::ZeroDuration();
   absl::Duration pause_ = absl::InfiniteDuration();  // the longest wait of the next turn
   int stop_signal_ = 0;                              // arrived; the first counts

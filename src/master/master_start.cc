@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,7 @@
 #include "posthouse/master/crash_signals.h"
 #include "posthouse/master/directories.h"
 #include "posthouse/master/master.h"
+#include "posthouse/master/reload_command.h"
 #include "posthouse/master/spawner.h"
 #include "posthouse/os/clock.h"
 #include "posthouse/os/os.h"
@@ -34,9 +36,18 @@ namespace {
 // called.
 constexpr char kProcessName[] = "master";
 constexpr char kPidFile[] = "pid/master.pid";
-constexpr char kDataLock[] = "/master.lock";
+constexpr char kDataLock[] = "master.lock";
 constexpr char kEarlyLogTag[] = "postfix";
 constexpr char kConfigVariable[] = "MAIL_CONFIG";
+
+// For the terminal of whoever gave a command; there is nobody to tell that it cannot be had.
+void Print(int fd, absl::string_view kind, absl::string_view lines) {
+  std::string text;
+  for (const absl::string_view line : absl::StrSplit(lines, '\n', absl::SkipEmpty())) {
+    absl::StrAppend(&text, "posthouse-master: ", kind, line, "\n");
+  }
+  if (!text.empty() && os::Write(fd, text.data(), text.size()) < 0) return;
+}
 
 }  // namespace
 
@@ -53,6 +64,7 @@ const Master::Phase Master::kPhases[] = {
     {"environment", &Master::ReduceEnvironment},        // M16
     {"queue directory", &Master::EnterQueueDirectory},  // M17
     {"test", &Master::AnswerTest},                      // M27
+    {"reload command", &Master::CommandTheReload},      // F100
     {"directories", &Master::MakeDirectories},
     {"locks", &Master::TakeLocks},       // M18
     {"debugger", &Master::RunDebugger},  // M18
@@ -94,6 +106,7 @@ std::string Master::Usage() {
       "  -D          run debugger_command on itself\n"
       "  -e seconds  end after that time\n"
       "  -i          run as process 1 of a container\n"
+      "  -r          have the master that runs reload, and say how it went: status 1 if refused\n"
       "  -s          keep standard output\n"
       "  -t          test: status 1 if a master is running, 0 if not\n"
       "  -v          tell more (repeat for more)\n"
@@ -265,7 +278,7 @@ absl::Status Master::SplitToWait() {
 
 // M12. The caller's standard error is kept aside for a start that fails.
 absl::Status Master::Detach() {
-  if (!options_.detached || options_.test) return absl::OkStatus();
+  if (!options_.detached || options_.is_command()) return absl::OkStatus();
   if (!waiting_.somebody_waits()) {
     start_stderr_.Reset(os::Fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
   }
@@ -282,7 +295,7 @@ absl::Status Master::Detach() {
 
 // M13. `postfix stop` ends the group whose leader we are (M120).
 absl::Status Master::MakeSession() {
-  if (!options_.new_session() || options_.test) return absl::OkStatus();
+  if (!options_.new_session() || options_.is_command()) return absl::OkStatus();
   if (os::Setsid() >= 0 || os::Getsid(0) == os::Getpid()) return absl::OkStatus();
   return absl::ErrnoToStatus(
       errno, "setsid (a shell with job control starts a process group; -w avoids that)");
@@ -298,8 +311,10 @@ absl::Status Master::ReadConfiguration() {
   load_options_.process_name = kProcessName;
   load_options_.current_environment = WholeEnvironment();
   load_options_.root = is_root_;
-  absl::StatusOr<MasterConfiguration> loaded =
-      options_.test ? LoadMasterParameters(load_options_) : LoadMasterConfiguration(load_options_);
+  load_began_ns_ = os::SteadyNanos();
+  absl::StatusOr<MasterConfiguration> loaded = options_.is_command()
+                                                   ? LoadMasterParameters(load_options_)
+                                                   : LoadMasterConfiguration(load_options_);
   if (!loaded.ok()) return loaded.status();
   configuration_ = *std::move(loaded);
   worker_environment_ = WorkerEnvironment(configuration_);
@@ -310,7 +325,7 @@ absl::Status Master::ReadConfiguration() {
 
 // M16: for us too, lest the C library listens to what workers are protected from (F67).
 absl::Status Master::ReduceEnvironment() {
-  if (options_.test) return absl::OkStatus();
+  if (options_.is_command()) return absl::OkStatus();
   for (const std::string& entry : load_options_.current_environment) {
     unsetenv(entry.substr(0, entry.find('=')).c_str());
   }
@@ -342,15 +357,42 @@ absl::Status Master::AnswerTest() {
   return absl::OkStatus();
 }
 
+// The outcome goes to whoever asked for it, and not to the log, where the master has told it.
+absl::Status Master::CommandTheReload() {
+  if (!options_.reload) return absl::OkStatus();
+  const absl::StatusOr<ReloadOutcome> outcome =
+      CommandReload({.lock_file = DataPath(kDataLock),
+                     .outcome_file = DataPath(kReloadOutcomeFile),
+                     .owner = DataOwner(),
+                     .limit = times_.reload_command});
+  exit_status_ = 1;
+  if (!outcome.ok()) {
+    Print(STDERR_FILENO, "fatal: ", outcome.status().message());
+  } else if (outcome->kind == ReloadOutcome::Kind::kRefused) {
+    Print(STDERR_FILENO, "error: ", absl::StrCat(outcome->text, kReloadRefused));
+  } else {
+    const size_t end = std::min(outcome->text.find('\n'), outcome->text.size());
+    Print(STDERR_FILENO, "warning: ", outcome->text.substr(end));
+    Print(STDOUT_FILENO, "reload finished -- ", outcome->text.substr(0, end));
+    exit_status_ = 0;
+  }
+  return absl::OkStatus();
+}
+
+FileOwner Master::DataOwner() const {
+  return {is_root_, configuration_.owner_uid, configuration_.owner_gid};
+}
+
+std::string Master::DataPath(absl::string_view name) const {
+  return absl::StrCat(configuration_.generic.data_directory.value(), "/", name);
+}
+
 // Both locks before either number is written: a second master changes nothing (F107).
 absl::Status Master::TakeLocks() {
-  const FileOwner owner = {is_root_, configuration_.owner_uid, configuration_.owner_gid};
-  const std::string data_lock =
-      absl::StrCat(configuration_.generic.data_directory.value(), kDataLock);
   absl::StatusOr<LockFile> pid_file = LockFile::Acquire(kPidFile, FileOwner());
   if (!pid_file.ok()) return pid_file.status();
   locks_.push_back(*std::move(pid_file));
-  absl::StatusOr<LockFile> data_file = LockFile::Acquire(data_lock, owner);
+  absl::StatusOr<LockFile> data_file = LockFile::Acquire(DataPath(kDataLock), DataOwner());
   if (!data_file.ok()) return data_file.status();
   locks_.push_back(*std::move(data_file));
   for (LockFile& lock : locks_) {
@@ -456,6 +498,8 @@ std::string Master::VersionAndDirectory() const {
 
 absl::Status Master::Announce() {
   log_.Info(absl::StrCat("daemon started -- ", VersionAndDirectory()));
+  // Whoever waits for the start may command a reload next.
+  TellOutcome(ReloadOutcome::Kind::kStarted, [] { return std::string(); });
   waiting_.Succeed();
   start_stderr_.Reset();
   return absl::OkStatus();

@@ -37,8 +37,8 @@ expect_options() { # PAGE OPTION ...
     grep -qE -- "^ +$option\b" <<<"$text" || fail "$page does not explain $option"
   done
 }
-# The letters of a master (M1) and of a worker (S25).
-expect_options posthouse-master.8 -c -D -d -e -i -s -t -v -w
+# The letters of a master (M1, F100) and of a worker (S25).
+expect_options posthouse-master.8 -c -D -d -e -i -r -s -t -v -w
 expect_options posthouse-worker.7 -c -D -d -i -l -m -n -o -S -s -t -u -V -v -z --listen --listen-mode
 expect_options policy-ask.1 -c -t -h
 

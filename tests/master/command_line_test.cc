@@ -49,8 +49,8 @@ TEST(MasterCommandLineTest, AnUnknownOptionAMissingArgumentAndAnOperandAreRefuse
     std::vector<std::string> arguments;
     const char* text;
   } cases[] = {
-      {{"-r"}, "invalid option: -r"},
-      {{"-vr"}, "invalid option: -r"},
+      {{"-x"}, "invalid option: -x"},
+      {{"-vx"}, "invalid option: -x"},
       {{"--restart"}, "invalid option: --restart"},
       {{"-c"}, "option -c needs an argument"},
       {{"-ve"}, "option -e needs an argument"},
@@ -128,6 +128,13 @@ TEST(MasterCommandLineTest, OptionsThatContradictEachOtherAreRefusedByName) {
       {{"-i"}, {"MAIL_DEBUG=1"}, "-i cannot be combined with MAIL_DEBUG"},
       {{"-t", "-w"}, {}, "-t and -w"},
       {{"-wt"}, {}, "-t and -w"},
+      {{"-r", "-D"}, {}, "-r and -D"},
+      {{"-d", "-r"}, {}, "-r and -d"},
+      {{"-re", "5"}, {}, "-r and -e"},
+      {{"-ri"}, {}, "-r and -i"},
+      {{"-rs"}, {}, "-r and -s"},
+      {{"-tr"}, {}, "-r and -t"},
+      {{"-rw"}, {}, "-r and -w"},
   };
   for (const auto& one : cases) {
     EXPECT_THAT(Parse(one.arguments, one.environment, 1),
@@ -143,6 +150,19 @@ TEST(MasterCommandLineTest, KeepingStdoutTestingAndWaitingAreOptionsOfTheirOwn) 
   EXPECT_TRUE(Parse({"-t"})->test);
   EXPECT_TRUE(Parse({"-w"})->wait);
   EXPECT_TRUE(Parse({"-w"})->new_session());
+}
+
+// F100: a command about the master that runs; variables for masters do not matter to it.
+TEST(MasterCommandLineTest, TheReloadCommandGoesWithAConfigurationDirectory) {
+  EXPECT_FALSE(Parse({})->reload);
+  EXPECT_FALSE(Parse({})->is_command());
+  EXPECT_TRUE(Parse({"-t"})->is_command());
+  const absl::StatusOr<MasterOptions> options =
+      Parse({"-v", "-r", "-c", "/a"}, {"MAIL_DEBUG=1", "MAIL_VERBOSE=1"});
+  ASSERT_THAT(options, IsOk());
+  EXPECT_TRUE(options->reload);
+  EXPECT_TRUE(options->is_command());
+  EXPECT_EQ(options->config_directory, "/a");
 }
 
 // M8: "repeatable. MAIL_VERBOSE present in the environment: verbosity starts at 1."

@@ -50,6 +50,9 @@ void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); 
 int main(int argc, char** argv) {
   posthouse::MasterControlPage* control = MapControl();
   posthouse::MasterTimes times;
+  if (control->reload_command_ms > 0) {
+    times.reload_command = absl::Milliseconds(control->reload_command_ms.load());
+  }
   if (control->reload_interval_ms > 0) {
     times.reload_interval = absl::Milliseconds(control->reload_interval_ms.load());
   }

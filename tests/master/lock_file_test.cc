@@ -147,6 +147,25 @@ TEST_F(LockFileTest, AHolderWithoutALivingNumberIsWaitedForALittle) {
   }
 }
 
+// F100.
+TEST_F(LockFileTest, TheHolderIsKnownByItsNumber) {
+  system_->UseFakeClock();
+  const auto holder = [&] { return LockFile::Holder(path_, FileOwner()); };
+  EXPECT_THAT(holder(), IsOkAndHolds(0)) << "no file";
+  EXPECT_EQ(StatOf(path_).st_mode, 0u) << "and none is made";
+  dir_.WriteFile("master.pid", FormatLockFile(getppid()));
+  EXPECT_THAT(holder(), IsOkAndHolds(0)) << "the number says nothing, the lock does";
+  UniqueFd lock = LockFromElsewhere();
+  EXPECT_THAT(holder(), IsOkAndHolds(getppid()));
+  EXPECT_EQ(system_->Count(SystemCall::kNanosleep), 0) << "there is nothing to wait for";
+  // A master that has the lock and not yet written its number.
+  dir_.WriteFile("master.pid", "");
+  EXPECT_THAT(holder(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("another process")));
+  system_->SetHook(SystemCall::kNanosleep,
+                   [&](int) { dir_.WriteFile("master.pid", FormatLockFile(getppid())); });
+  EXPECT_THAT(holder(), IsOkAndHolds(getppid()));
+}
+
 TEST_F(LockFileTest, ALockOnAFileThatLostItsNameIsWorthNothing) {
   int locks = 0;
   system_->SetHook(SystemCall::kFlock, [&](int) {

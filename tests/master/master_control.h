@@ -35,6 +35,7 @@ struct MasterControlPage {
   // The next allocation never returns.
   std::atomic<bool> hang{false};
   // Instead of those of MasterTimes when not zero.
+  std::atomic<int64_t> reload_command_ms{0};
   std::atomic<int64_t> reload_interval_ms{0};
   std::atomic<int64_t> watchdog_ms{0};
 };

@@ -390,7 +390,7 @@ TEST_F(MasterLifeTest, WithPostlogdItsSocketGetsTheLines) {
 TEST_F(MasterLifeTest, BadOptionsAreTold) {
   master_.SetTable({EchoTable()});
   for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
-           {"-r"}, {"-e"}, {"operand"}, {"-t", "-w"}, {"-i"}, {"-d", "-i"}}) {
+           {"-x"}, {"-e"}, {"operand"}, {"-t", "-w"}, {"-r", "-w"}, {"-i"}, {"-d", "-i"}}) {
     const MasterProcess::Outcome outcome = master_.Run(options);
     EXPECT_EQ(outcome.exit_status, 1) << options[0];
     EXPECT_THAT(outcome.output, HasSubstr("fatal: ")) << options[0];

@@ -244,15 +244,23 @@ bool MasterProcess::Start(const std::vector<std::string>& options) {
 }
 
 MasterProcess::Outcome MasterProcess::Run(const std::vector<std::string>& options) {
+  return Finish(Begin(options));
+}
+
+pid_t MasterProcess::Begin(const std::vector<std::string>& options) {
   const std::vector<std::string> arguments = Arguments(options);
   const std::string output = dir_.Path("output");
   unlink(output.c_str());
   const pid_t pid = fork();
   if (pid == 0) Execute(arguments, variable_, output, nullptr);
+  return pid;
+}
+
+MasterProcess::Outcome MasterProcess::Finish(pid_t pid) {
   const absl::optional<int> status = WaitForExit(pid);
   Outcome outcome;
   if (status.has_value() && WIFEXITED(*status)) outcome.exit_status = WEXITSTATUS(*status);
-  outcome.output = ReadFileOrEmpty(output);
+  outcome.output = ReadFileOrEmpty(dir_.Path("output"));
   return outcome;
 }
 

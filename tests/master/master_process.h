@@ -81,6 +81,9 @@ class MasterProcess {
     std::string output;
   };
   Outcome Run(const std::vector<std::string>& options);
+  // The same in two steps. One at a time.
+  pid_t Begin(const std::vector<std::string>& options);
+  Outcome Finish(pid_t pid);
   // SIGHUP, and until the log tells the outcome. False: it has failed or took too long.
   bool Reload();
 
