@@ -73,8 +73,8 @@ const Master::Phase Master::kPhases[] = {
     {"services", &Master::StartServices},     // M19
     {"flow pipe", &Master::MakeFlowPipe},     // M21
     {"log", &Master::StartLog},               // M20
-    {"announcement", &Master::Announce},      // M20, M29
     {"watchdog", &Master::StartWatchdog},     // M20
+    {"announcement", &Master::Announce},      // M20, M29: the last, for -w has told of success
 };
 
 int Master::Run(std::vector<std::string> arguments) {

@@ -27,6 +27,14 @@ void* Allocate(std::size_t size) {
   return memory;
 }
 
+void* TryAllocate(std::size_t size) noexcept {
+  try {
+    return Allocate(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
 posthouse::MasterControlPage* MapControl() {
   const char* path = getenv(posthouse::kMasterControlVariable);
   const int fd = path == nullptr ? -1 : open(path, O_RDWR | O_CLOEXEC);
@@ -42,6 +50,9 @@ posthouse::MasterControlPage* MapControl() {
 
 void* operator new(std::size_t size) { return Allocate(size); }
 void* operator new[](std::size_t size) { return Allocate(size); }
+// These too, lest a sanitizer's own are used for them.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return TryAllocate(size); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return TryAllocate(size); }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }

@@ -1310,6 +1310,9 @@ class SupervisorTableTest : public SupervisorTest {
       case SupervisorEvent::kState:
         Avail(100);
         return true;
+      case SupervisorEvent::kFlooded:
+        supervisor_.Flooded(1, 100, now_);
+        return true;
       case SupervisorEvent::kChildDied:
         supervisor_.ChildDied(100, kExit1, now_);
         return true;
@@ -1404,6 +1407,16 @@ const Row kRows[] = {
     {Phase::kFull, SupervisorEvent::kState, "Believe", ""},
     {Phase::kBackingOff, SupervisorEvent::kState, "Believe", ""},
     {Phase::kWatched, SupervisorEvent::kState, "Believe", "ignore"},
+    {Phase::kRemoving, SupervisorEvent::kFlooded, "-", ""},
+    {Phase::kStopping, SupervisorEvent::kFlooded, "-", ""},
+    {Phase::kStarting, SupervisorEvent::kFlooded, "EndFlooder", "flood pid 100, signal 9 pid 100"},
+    {Phase::kThrottled, SupervisorEvent::kFlooded, "EndFlooder", "flood pid 100, signal 9 pid 100"},
+    {Phase::kServed, SupervisorEvent::kFlooded, "EndFlooder", "flood pid 100, signal 9 pid 100"},
+    {Phase::kFull, SupervisorEvent::kFlooded, "EndFlooder", "flood pid 100, signal 9 pid 100"},
+    {Phase::kBackingOff, SupervisorEvent::kFlooded, "EndFlooder",
+     "flood pid 100, signal 9 pid 100"},
+    {Phase::kWatched, SupervisorEvent::kFlooded, "EndFlooder",
+     "flood pid 100, signal 9 pid 100, ignore"},
     {Phase::kRemoving, SupervisorEvent::kChildDied, "Bury", "child-exit pid 100 status 1"},
     {Phase::kStopping, SupervisorEvent::kChildDied, "Bury", "child-exit pid 100 status 1"},
     {Phase::kStarting, SupervisorEvent::kChildDied, "Judge", "child-exit pid 100 status 1"},
