@@ -235,7 +235,9 @@ class RingStream final : public CompletionStream, private IoUringPort::Target {
     if (completion.last) cancelling_ = false;
     if (at_end_) {
       if (!paused_ && held_.empty()) TellEnd();
-    } else if (completion.last && !paused_) {
+    } else if (completion.last && !paused_ && held_.empty()) {
+      // While something is held, its hand-out starts the next: what comes faster than it is taken
+      // has to wait in the peer.
       receive_ = port_->StartReceive(fd(), this);
     }
   }

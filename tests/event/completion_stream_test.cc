@@ -299,6 +299,33 @@ TEST_P(CompletionStreamTest, PausingAndResumingInAnyOrderLosesNothing) {
   EXPECT_EQ(told.data, all);
 }
 
+// What came while it was paused is handed out a piece a turn, and the peer waits meanwhile: nothing
+// piles up here.
+TEST_P(CompletionStreamTest, APeerIsNotReadFasterThanItsDataIsTaken) {
+  Pair sockets = MakeSockets();
+  Told told;
+  auto stream = MakeStream(std::move(sockets.a), &told);
+  told.on_data = [&](absl::string_view) {
+    if (told.calls % 100 == 1) stream->PauseReceiving();
+  };
+  const std::string piece(64 * 1024, 'x');
+  constexpr size_t kMost = 8 << 20;
+  size_t sent = 0;
+  for (int turn = 0; turn < 4000 && sent < kMost; ++turn) {
+    ssize_t count = 0;
+    while ((count = send(sockets.b.get(), piece.data(), piece.size(), MSG_DONTWAIT)) > 0) {
+      sent += static_cast<size_t>(count);
+      if (sent >= kMost) break;
+    }
+    stream->ResumeReceiving();
+    Turn();
+  }
+  EXPECT_LT(sent - told.data.size(), kMost / 2);
+  told.on_data = nullptr;
+  stream->ResumeReceiving();
+  TurnUntil([&] { return told.data.size() == sent; });
+}
+
 TEST_P(CompletionStreamTest, E47_AStreamDestroyedByAHandlerIsNotCalledAgain) {
   for (const bool by_end : {false, true}) {
     Pair one = MakeSockets();
