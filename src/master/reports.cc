@@ -121,7 +121,7 @@ void LogServiceReport(const SupervisorAction& action, const ServiceConfiguration
       return;
     case Report::kSilent:
       return log->Warning(absl::StrCat(ProcessText(action, service),
-                                       " takes no client although it is available: it is killed"));
+                                       " does nothing while a client waits: it is killed"));
     case Report::kFlood:
       return LogFlood(action, service, log);
     case Report::kStubborn:
