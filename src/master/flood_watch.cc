@@ -1,14 +1,16 @@
 #include "posthouse/master/flood_watch.h"
 
-#include <algorithm>
+#include <iterator>
+#include <utility>
 
 namespace posthouse {
 namespace {
 
 constexpr int64_t kPeriodNs = 1'000'000'000;
-// Of the time between two judgements: whoever costs less harms nobody, and what it has used is too
-// little to be told exactly.
-constexpr double kLeastShare = 0.05;
+// Of the time: whoever costs less harms nobody.
+constexpr double kLeastShare = 0.01;
+// Processor time is told in hundredths of a second: with less than this it would be a guess.
+constexpr int64_t kTellingCostNs = 50'000'000;
 
 }  // namespace
 
@@ -22,7 +24,7 @@ void FloodWatch::Add(ServiceId service, absl::Span<const StatusWriter> writers, 
     if (writers_.size() >= kMaxWriters && writers_.count(part.pid) == 0) continue;
     Writer& writer = writers_[part.pid];
     writer.service = service;
-    writer.cost_ns += cost_ns * part.charge / pieces;
+    writer.new_cost_ns += cost_ns * part.charge / pieces;
   }
 }
 
@@ -34,29 +36,29 @@ std::vector<FloodWatch::Flooder> FloodWatch::Judge(int64_t now_ns, CpuTimeOf cpu
   std::vector<Flooder> flooders;
   for (auto entry = writers_.begin(); entry != writers_.end();) {
     auto& [pid, writer] = *entry;
-    const absl::optional<int64_t> cpu_ns =
-        static_cast<double>(writer.cost_ns) < least_ns ? absl::nullopt : cpu_time_of(pid);
-    if (!cpu_ns.has_value()) {
-      entry = writers_.erase(entry);
-      continue;
+    bool watch = static_cast<double>(writer.new_cost_ns) >= least_ns;
+    writer.cost_ns += std::exchange(writer.new_cost_ns, 0);
+    if (watch && (writer.cpu_ns < 0 || writer.cost_ns >= kTellingCostNs)) {
+      const absl::optional<int64_t> cpu_ns = cpu_time_of(pid);
+      watch = cpu_ns.has_value();
+      if (watch && JudgeOne(&writer, *cpu_ns)) flooders.push_back({pid, writer.service});
     }
-    JudgeOne(&writer, *cpu_ns);
-    if (writer.flooded_seconds >= kFloodSeconds) {
-      writer.flooded_seconds = 0;
-      flooders.push_back({pid, writer.service});
-    }
-    ++entry;
+    entry = watch ? std::next(entry) : writers_.erase(entry);
   }
   return flooders;
 }
 
-void FloodWatch::JudgeOne(Writer* writer, int64_t cpu_ns) {
+// Whether it is to be named.
+bool FloodWatch::JudgeOne(Writer* writer, int64_t cpu_ns) {
   const int64_t used_ns = cpu_ns - writer->cpu_ns;
   const bool floods = writer->cpu_ns >= 0 && static_cast<double>(writer->cost_ns) >
                                                  static_cast<double>(used_ns) * kFloodShare;
-  writer->flooded_seconds = floods ? writer->flooded_seconds + 1 : 0;
+  writer->judgements = floods ? writer->judgements + 1 : 0;
   writer->cpu_ns = cpu_ns;
   writer->cost_ns = 0;
+  if (writer->judgements < kFloodJudgements) return false;
+  writer->judgements = 0;
+  return true;
 }
 
 }  // namespace posthouse

@@ -33,7 +33,7 @@
 namespace posthouse {
 
 inline constexpr double kFloodShare = 1.0 / 3;
-inline constexpr int kFloodSeconds = 5;
+inline constexpr int kFloodJudgements = 5;
 
 class FloodWatch {
  public:
@@ -51,8 +51,8 @@ class FloodWatch {
 
   // A second is over since the last judgement.
   bool IsDue(int64_t now_ns) const;
-  // Who has flooded for kFloodSeconds; it has as long again before it is named again. Asks for the
-  // time of those alone who have cost something worth it.
+  // Who has been above it for kFloodJudgements; it has as many again before it is named again. Asks
+  // for the time of those alone who have cost something worth it.
   std::vector<Flooder> Judge(int64_t now_ns, CpuTimeOf cpu_time_of);
   // It has died: its number may come again.
   void Forget(pid_t pid) { writers_.erase(pid); }
@@ -60,12 +60,13 @@ class FloodWatch {
  private:
   struct Writer {
     ServiceId service = 0;
-    int64_t cost_ns = 0;      // since the last judgement
+    int64_t new_cost_ns = 0;  // since Judge()
+    int64_t cost_ns = 0;      // since it was judged itself
     int64_t cpu_ns = -1;      // what it had used by then; -1: not known
-    int flooded_seconds = 0;  // in a row
+    int judgements = 0;       // against it, in a row
   };
 
-  static void JudgeOne(Writer* writer, int64_t cpu_ns);
+  static bool JudgeOne(Writer* writer, int64_t cpu_ns);
 
   int64_t judged_ns_ = 0;
   std::map<pid_t, Writer> writers_;

@@ -129,7 +129,7 @@ void StatusReceiver::OnTimer(int /*event*/, void* context) {
 void StatusReceiver::ReadTurn(bool after_silence) {
   const int allowance = Allowance();
   const int most = allowance - charge_;
-  const bool broken = after_silence ? !Read(most) : !ReadMeasured(most);
+  const bool broken = after_silence ? !ReadEstimated(most) : !ReadMeasured(most);
   // The handler may open a new pair, so that nothing about the old one may come after it.
   if (!broken) Schedule(after_silence, charge_ >= allowance);
   charge_ = 0;
@@ -140,7 +140,7 @@ void StatusReceiver::ReadTurn(bool after_silence) {
 void StatusReceiver::ReadNow() {
   if (!watch_.active()) return;
   const bool broken =
-      timer_.pending() ? !ReadMeasured(kMaxMessagesAtOnce) : !Read(kMaxMessagesAtOnce);
+      timer_.pending() ? !ReadMeasured(kMaxMessagesAtOnce) : !ReadEstimated(kMaxMessagesAtOnce);
   Deliver(broken);
 }
 
@@ -163,6 +163,17 @@ bool StatusReceiver::ReadMeasured(int most) {
   batch_.cost_ns += cost_ns;
   if (const int charge = charge_ - before; charge >= kTellingCharge) {
     charge_cost_ns_ = std::max<int64_t>(1, (15 * charge_cost_ns_ + cost_ns / charge) / 16);
+  }
+  return whole;
+}
+
+// A quiet channel mostly has one message. Should it be a flood that lacked the processor, its cost
+// is known well enough.
+bool StatusReceiver::ReadEstimated(int most) {
+  const int before = charge_;
+  const bool whole = Read(most);
+  if (const int charge = charge_ - before; charge >= kTellingCharge) {
+    batch_.cost_ns += charge * charge_cost_ns_;
   }
   return whole;
 }

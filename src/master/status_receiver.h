@@ -113,6 +113,7 @@ class StatusReceiver {
   void ReadTurn(bool after_silence);
   int Allowance() const;
   bool ReadMeasured(int most);
+  bool ReadEstimated(int most);
   bool Read(int most);
   void Charge(pid_t sender, int charge);
   void Schedule(bool after_silence, bool over);
