@@ -64,4 +64,12 @@ EffectiveOwner::~EffectiveOwner() {
   if (changed_) ComeBack(Step::kUser);
 }
 
+std::string WhyNotOwn(const struct stat& file) {
+  if (!S_ISREG(file.st_mode)) return "it is no regular file";
+  if (file.st_nlink > 1) return "it has more than one name";
+  if (file.st_uid != os::Geteuid()) return absl::StrCat("it belongs to user ", file.st_uid);
+  if ((file.st_mode & (S_IWGRP | S_IWOTH)) != 0) return "others can write to it";
+  return "";
+}
+
 }  // namespace posthouse

@@ -15,7 +15,10 @@
 #ifndef POSTHOUSE_MASTER_EFFECTIVE_OWNER_H_
 #define POSTHOUSE_MASTER_EFFECTIVE_OWNER_H_
 
+#include <sys/stat.h>
 #include <sys/types.h>
+
+#include <string>
 
 #include "absl/status/status.h"
 
@@ -41,6 +44,11 @@ class EffectiveOwner {
  private:
   bool changed_ = false;
 };
+
+// Why a file that was opened by its name is not the present identity's alone: no regular file, more
+// than one name, another owner, writable for others. Empty: it is. A file that has lost its name
+// since, because another one took its place, still is.
+std::string WhyNotOwn(const struct stat& file);
 
 }  // namespace posthouse
 

@@ -79,13 +79,8 @@ absl::Status CheckLink(const std::string& path, const struct stat& link) {
 }
 
 absl::Status CheckFile(const std::string& path, const struct stat& file) {
-  if (!S_ISREG(file.st_mode)) return Refused(path, "it is no regular file");
-  if (file.st_nlink > 1) return Refused(path, "it has more than one name");
-  if (file.st_uid != os::Geteuid()) {
-    return Refused(path, absl::StrCat("it belongs to user ", file.st_uid));
-  }
-  if ((file.st_mode & kForeignWrite) != 0) return Refused(path, "others can write to it");
-  return absl::OkStatus();
+  const std::string reason = WhyNotOwn(file);
+  return reason.empty() ? absl::OkStatus() : Refused(path, reason);
 }
 
 // What a trusted link leads to is written over only if it is a lock file already; the link may be

@@ -18,7 +18,6 @@ namespace {
 
 constexpr mode_t kFileMode = 0644;
 constexpr mode_t kPermissions = 0777;
-constexpr mode_t kForeignWrite = S_IWGRP | S_IWOTH;
 constexpr absl::string_view kMore = "... and more, see the log\n";
 
 struct KindName {
@@ -81,18 +80,10 @@ absl::Status WriteAll(int fd, absl::string_view text, const std::string& path) {
 absl::Status CheckFile(int fd, const std::string& path) {
   struct stat file = {};
   if (os::Fstat(fd, &file) != 0) return CallError("fstat", path);
-  const auto refused = [&](absl::string_view why) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("file ", absl::CEscape(path), " is refused: ", why));
-  };
-  if (!S_ISREG(file.st_mode)) return refused("it is no regular file");
-  // None any more: another one has just taken its place.
-  if (file.st_nlink > 1) return refused("it has more than one name");
-  if (file.st_uid != os::Geteuid()) {
-    return refused(absl::StrCat("it belongs to user ", file.st_uid));
-  }
-  if ((file.st_mode & kForeignWrite) != 0) return refused("others can write to it");
-  return absl::OkStatus();
+  const std::string reason = WhyNotOwn(file);
+  if (reason.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("file ", absl::CEscape(path), " is refused: ", reason));
 }
 
 // One byte more than a file can have, at most.
