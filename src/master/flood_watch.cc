@@ -15,16 +15,16 @@ constexpr int64_t kTellingCostNs = 50'000'000;
 }  // namespace
 
 void FloodWatch::Add(ServiceId service, absl::Span<const StatusWriter> writers, int64_t cost_ns) {
-  int64_t pieces = 0;
-  for (const StatusWriter& writer : writers) pieces += writer.charge;
-  if (pieces == 0) return;
+  int64_t charge = 0;
+  for (const StatusWriter& writer : writers) charge += writer.charge;
+  if (charge == 0) return;
   for (const StatusWriter& part : writers) {
     if (part.pid <= 0) continue;
     // Thousands of processes do not all flood.
     if (writers_.size() >= kMaxWriters && writers_.count(part.pid) == 0) continue;
     Writer& writer = writers_[part.pid];
     writer.service = service;
-    writer.new_cost_ns += cost_ns * part.charge / pieces;
+    writer.new_cost_ns += cost_ns * part.charge / charge;
   }
 }
 

@@ -52,8 +52,8 @@ class FloodWatch {
 
   // A second is over since the last judgement.
   bool IsDue(int64_t now_ns) const;
-  // Who has been above it for kFloodJudgements; it has as many again before it is named again. Asks
-  // for the time of those alone who have cost something worth it.
+  // The flooders. Whoever is named has as many judgements again before it is named again. Asks for
+  // the time of those alone who have cost something worth it.
   std::vector<Flooder> Judge(int64_t now_ns, CpuTimeOf cpu_time_of);
   // It has died: its number may come again.
   void Forget(pid_t pid) { writers_.erase(pid); }

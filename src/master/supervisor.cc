@@ -623,7 +623,6 @@ void Supervisor::EndFlooder(Service* service, Child* child) {
   action->pid = child->pid;
   action->generation = child->generation;
   action->signal = SIGKILL;
-  action->delay_ns = service->rules.throttle_ns;
   Signal(child, SIGKILL);
   Throttle(service);
 }

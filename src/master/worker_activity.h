@@ -23,13 +23,13 @@ namespace posthouse {
 
 ChildActivity ReadWorkerActivity(pid_t pid);
 
-// Nanoseconds of processor time that a process, any one, has used; nothing where the kernel does
-// not tell.
-absl::optional<int64_t> ReadWorkerCpuNs(pid_t pid);
-
 // The same from the text of the two files, for tests. `stat` is "PID (NAME) STATE ...", where the
 // name may contain anything, blanks and parentheses included.
 ChildActivity ParseWorkerActivity(pid_t pid, absl::string_view stat, absl::string_view schedstat);
+
+// Nanoseconds of processor time that all threads of a process, any one, have used, to a hundredth
+// of a second; nothing where the kernel does not tell.
+absl::optional<int64_t> ReadWorkerCpuNs(pid_t pid);
 
 }  // namespace posthouse
 
