@@ -9,9 +9,10 @@
 // several system calls on a request and two of them on its status messages, and one that floods
 // spends its whole time on them. So what a process costs the reader is compared with the processor
 // time that the process itself has used: about a seventh for a stock anvil that serves fifty
-// clients as fast as it can, half or more for a flood. Whoever is above kFloodShare in
-// kFloodJudgements in a row is a flooder; they are at least a second apart, and more on a machine
-// so busy that a flood hardly gets the processor. A process whose time cannot be told is none.
+// clients as fast as it can, half to two thirds for the floods that were measured. Whoever is above
+// kFloodShare in kFloodJudgements in a row is a flooder; they are at least a second apart, and more
+// on a machine so busy that a flood hardly gets the processor. A process whose time cannot be told
+// is none.
 //
 // Thread: one. A pure class: no clock, no call. Memory: at most kMaxWriters entries.
 
